@@ -1,0 +1,26 @@
+"""What a result file says of itself: commit, command, machine, versions."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from thinwire.compression import choose_kernel
+
+
+def about() -> dict[str, str]:
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "commit": commit,
+        "command": " ".join(["python", "-m", "bench", *sys.argv[1:]]),
+        "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "kernel": choose_kernel().name,
+        **{package: version(package) for package in ("thinwire", "torch", "xfuser", "diffusers")},
+    }
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"

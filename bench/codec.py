@@ -1,0 +1,169 @@
+"""Speed of the codec: bytes of tensor per second, per rung and kernel, beside a plain copy of the same tensor.
+
+One core, order-2 predictor, full bases; the least of many repetitions, so that a busy machine disturbs little. The rate
+counts header and scales.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from thinwire.compression import (
+    LADDER,
+    RAW,
+    Exchange,
+    Kernel,
+    Role,
+    Rung,
+    StreamDecoder,
+    StreamEncoder,
+    StreamId,
+    choose_kernel,
+    true_millibits,
+)
+
+STREAM = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One rung on one kernel at one shape. Seconds are per call, bytes those of the uncompressed tensor."""
+
+    kernel: str
+    rung: str
+    rows: int
+    channels: int
+    dtype: str
+    millibits: int
+    tensor_bytes: int
+    encode_seconds: float
+    decode_seconds: float
+    copy_seconds: float
+
+    def bytes_per_second(self, seconds: float) -> float:
+        return self.tensor_bytes / seconds
+
+
+def least_seconds(work: Callable[[], object], budget_seconds: float) -> float:
+    least, begin, repeats = float("inf"), perf_counter(), 0
+    while repeats < 3 or perf_counter() - begin < budget_seconds:
+        start = perf_counter()
+        work()
+        least = min(least, perf_counter() - start)
+        repeats += 1
+    return least
+
+
+def measure(kernel: Kernel, rung: Rung, rows: int, channels: int, dtype: torch.dtype, budget_seconds: float) -> Line:
+    generator = torch.Generator().manual_seed(0)
+    tensors = [torch.randn(rows, channels, generator=generator).to(dtype) for _ in range(4)]
+    encoder = StreamEncoder(STREAM, rows, channels, dtype, kernel=kernel)
+    decoder = StreamDecoder(STREAM, rows, channels, dtype, kernel=kernel)
+    for step, x in enumerate(tensors):
+        said = {"rung": RAW if step == 0 else rung, "epoch": 0, "step": step, "key_frame": step == 0}
+        frame = encoder.encode(x, **said).frame
+        arrived = decoder.decode(frame, **said)
+    encode = partial(encoder.encode, tensors[0], rung=rung, epoch=0, step=9, out=frame)
+    encode()
+    decode = partial(decoder.decode, frame.clone(), rung=rung, epoch=0, step=9, out=arrived)
+    return Line(
+        kernel.name,
+        rung.name,
+        rows,
+        channels,
+        str(dtype).removeprefix("torch."),
+        true_millibits(rung, rows, channels, dtype),
+        tensors[0].nbytes,
+        least_seconds(encode, budget_seconds),
+        least_seconds(decode, budget_seconds),
+        least_seconds(partial(arrived.copy_, tensors[0]), budget_seconds / 4),
+    )
+
+
+def show(lines: list[Line], console: Console) -> None:
+    for rows, channels, dtype in dict.fromkeys((line.rows, line.channels, line.dtype) for line in lines):
+        table = Table(title=f"{rows} x {channels} {dtype}, one core")
+        for column in (
+            "kernel",
+            "rung",
+            "bits/value",
+            "encode ns/value",
+            "decode ns/value",
+            "encode GB/s",
+            "decode GB/s",
+        ):
+            table.add_column(column, justify="left" if column in ("kernel", "rung") else "right")
+        table.add_column("encode : copy", justify="right")
+        table.add_column("against eager", justify="right")
+        chosen = [line for line in lines if (line.rows, line.channels, line.dtype) == (rows, channels, dtype)]
+        both = {(line.kernel, line.rung): line.encode_seconds + line.decode_seconds for line in chosen}
+        for line in chosen:
+            values = rows * channels
+            eager = both.get(("eager", line.rung))
+            table.add_row(
+                line.kernel,
+                line.rung,
+                f"{line.millibits / 1000:.3f}",
+                f"{line.encode_seconds / values * 1e9:.2f}",
+                f"{line.decode_seconds / values * 1e9:.2f}",
+                f"{line.bytes_per_second(line.encode_seconds) / 1e9:.2f}",
+                f"{line.bytes_per_second(line.decode_seconds) / 1e9:.2f}",
+                f"{line.encode_seconds / line.copy_seconds:.1f}",
+                f"{eager / both[line.kernel, line.rung]:.1f}x" if eager else "",
+            )
+        console.print(table)
+
+
+def shape(text: str) -> tuple[int, int]:
+    rows, _, channels = text.partition("x")
+    return int(rows), int(channels)
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench codec", description=__doc__)
+    parser.add_argument(
+        "--shape", type=shape, action="append", help="ROWSxCHANNELS, again for more (144x96, 1024x3072)"
+    )
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--kernel", choices=("native", "eager"), action="append", help="again for more (both)")
+    parser.add_argument("--seconds", type=float, default=0.1, help="for each figure (0.1)")
+    parser.add_argument("--json", type=Path, help="write the raw figures here")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    kernels = [choose_kernel(name) for name in options.kernel or ("native", "eager")]
+    cases = [
+        (kernel, rung, *size)
+        for size in options.shape or [(144, 96), (1024, 3072)]
+        for kernel in kernels
+        for rung in LADDER
+    ]
+    console = Console()
+    lines = []
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("codec", total=len(cases))
+        for kernel, rung, rows, channels in cases:
+            progress.update(task, description=f"{kernel.name} {rung.name} {rows}x{channels}")
+            lines.append(measure(kernel, rung, rows, channels, DTYPES[options.dtype], options.seconds))
+            progress.advance(task)
+    show(lines, console)
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    console.print(f"peak memory of this process: {peak_bytes / 2**20:.0f} MiB")
+    if options.json:
+        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
+        figures = {"machine": machine, "peak_bytes": peak_bytes, "lines": [asdict(line) for line in lines]}
+        options.json.write_text(json.dumps(figures, indent=1) + "\n")
+        print(f"raw figures: {options.json}", file=sys.stderr)
+    return 0

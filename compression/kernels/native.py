@@ -1,0 +1,318 @@
+"""The native kernel: native_c/, compiled on this machine and called once per tensor through ctypes.
+
+The library is called with the interpreter's lock held (PyDLL): a call takes microseconds, and the scratch memory that
+all streams of a kernel share needs no lock of its own.
+"""
+
+import ctypes
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thinwire.compression import predictor, scales
+from thinwire.compression.dtypes import dtype_wire_id
+from thinwire.compression.errors import LengthError, NonFiniteError, PayloadError
+from thinwire.compression.frames import HEADER_BYTES, open_frame
+from thinwire.compression.kernels.build import BuildError, built_library
+from thinwire.compression.kernels.eager import LARGEST_ENERGY, LARGEST_VALUE, EagerCoder, EagerKernel
+from thinwire.compression.kernels.fingerprint import fingerprint_of
+from thinwire.compression.rungs import per_token
+from thinwire.compression.rungs.base import Rung
+from thinwire.compression.rungs.memory import RungMemory
+from thinwire.compression.rungs.per_token import PerTokenRung
+from thinwire.compression.rungs.rank_one import SMALLEST_MEAN, Moment, RankOneRung
+from thinwire.compression.rungs.raw import RawRung
+from thinwire.compression.rungs.side_information import LARGEST_TOP
+from thinwire.compression.state import StreamState
+
+DONE, _WRONG_HEADER, _WRONG_CRC, _WRONG_PAYLOAD, NOT_FINITE = range(5)
+_RAW, _PER_TOKEN, _MEAN_MAGNITUDE, _ROOT_MEAN_SQUARE = range(4)
+_MAX_LEVELS = 8
+_LANES = 16
+_COLUMN_ARRAYS = 16
+_CODE_SLACK_BYTES = 64
+
+
+class _Stream(ctypes.Structure):
+    _fields_ = (
+        ("rows", ctypes.c_int64),
+        ("channels", ctypes.c_int64),
+        ("stride", ctypes.c_int64),
+        ("dtype", ctypes.c_int32),
+        ("order", ctypes.c_int32),
+        ("base_format", ctypes.c_int32),
+        ("newest", ctypes.c_int32),
+        ("base", ctypes.c_void_p),
+        ("deltas", ctypes.c_void_p * 2),
+        ("base_scale", ctypes.c_void_p),
+        ("delta_scales", ctypes.c_void_p * 2),
+        ("sums", ctypes.c_void_p),
+    )
+
+
+class _Rung(ctypes.Structure):
+    _fields_ = (
+        ("kind", ctypes.c_int32),
+        ("levels", ctypes.c_int32),
+        ("bits", ctypes.c_int32),
+        ("threshold", ctypes.c_float * _MAX_LEVELS),
+        ("level", ctypes.c_float * _MAX_LEVELS),
+    )
+
+
+class _Tables(ctypes.Structure):
+    _fields_ = (
+        ("step", ctypes.c_float * 256),
+        ("inverse_step", ctypes.c_float * 256),
+        ("nearest", ctypes.c_float * 16),
+        ("nearest_square", ctypes.c_float * 8),
+        ("upward", ctypes.c_float * 16),
+        ("smallest_top", ctypes.c_float),
+        ("smallest_mean", ctypes.c_float),
+        ("largest_top", ctypes.c_float),
+        ("largest_value", ctypes.c_float),
+        ("smallest_sum", ctypes.c_float),
+        ("largest_sum", ctypes.c_float),
+        ("ridge", ctypes.c_float),
+        ("damping", ctypes.c_float),
+        ("limit", ctypes.c_float * 2),
+        ("decay", ctypes.c_float * 3),
+        ("largest_total", ctypes.c_float * 4),
+        ("crc", ctypes.c_uint32 * 256 * 16),
+    )
+
+
+class _Scratch(ctypes.Structure):
+    _fields_ = (
+        ("residual", ctypes.c_void_p),
+        ("columns", ctypes.c_void_p),
+        ("row_a", ctypes.c_void_p),
+        ("row_b", ctypes.c_void_p),
+        ("codes", ctypes.c_void_p),
+    )
+
+
+def _tables(library: ctypes.PyDLL) -> _Tables:
+    tables = _Tables(
+        step=(ctypes.c_float * 256)(*scales.step_table().tolist()),
+        inverse_step=(ctypes.c_float * 256)(*scales.inverse_step_table().tolist()),
+        nearest=(ctypes.c_float * 16)(*scales.thresholds(16, 0.5).tolist()),
+        nearest_square=(ctypes.c_float * 8)(*scales.thresholds(8, 0.5).tolist()),
+        upward=(ctypes.c_float * 16)(*scales.thresholds(16, 0.0).tolist()),
+        smallest_top=scales.SMALLEST_TOP,
+        smallest_mean=SMALLEST_MEAN,
+        largest_top=LARGEST_TOP,
+        largest_value=LARGEST_VALUE,
+        smallest_sum=predictor.SMALLEST_SUM,
+        largest_sum=predictor.LARGEST_SUM,
+        ridge=predictor.RIDGE,
+        damping=predictor.DAMPING,
+        limit=(ctypes.c_float * 2)(*predictor.LIMITS),
+        decay=(ctypes.c_float * 3)(*predictor.DECAY),
+        largest_total=(ctypes.c_float * 4)(
+            0.0, per_token.LARGEST, Moment.MEAN_MAGNITUDE.value, min(Moment.ROOT_MEAN_SQUARE.value, LARGEST_ENERGY)
+        ),
+    )
+    library.thinwire_fill_crc(ctypes.byref(tables, _Tables.crc.offset))
+    return tables
+
+
+def _describe(rung: Rung) -> _Rung | None:
+    """Translate a rung for the library; None for one that the reference must serve."""
+    if isinstance(rung, RawRung):
+        return _Rung(kind=_RAW)
+    if isinstance(rung, PerTokenRung):
+        return _Rung(kind=_PER_TOKEN, levels=rung.levels, bits=4 if rung.plane.per_byte == 2 else 8)
+    if isinstance(rung, RankOneRung):
+        return _Rung(
+            kind=_MEAN_MAGNITUDE if rung.moment is Moment.MEAN_MAGNITUDE else _ROOT_MEAN_SQUARE,
+            levels=len(rung.levels),
+            bits=0 if len(rung.levels) == 3 else len(rung.levels).bit_length() - 1,
+            threshold=(ctypes.c_float * _MAX_LEVELS)(*rung.thresholds),
+            level=(ctypes.c_float * _MAX_LEVELS)(*rung.levels),
+        )
+    return None
+
+
+class Scratch:
+    """Working memory shared by all streams of a kernel; it grows to the largest of them."""
+
+    def __init__(self) -> None:
+        self.pointers = _Scratch()
+        self._sizes = [0, 0, 0, 0]
+        self._kept: tuple[Tensor, ...] = ()
+
+    def reserve(self, rows: int, channels: int, stride: int) -> None:
+        """Make room for tensors of this shape."""
+        padded_rows = -(-rows // _LANES) * _LANES
+        wanted = (rows * stride, _COLUMN_ARRAYS * stride, padded_rows, rows * channels + _CODE_SLACK_BYTES)
+        if all(size <= had for size, had in zip(wanted, self._sizes, strict=True)):
+            return
+        self._sizes = [max(pair) for pair in zip(self._sizes, wanted, strict=True)]
+        residual, columns, row, codes = self._sizes
+        floats = (torch.zeros(size, dtype=torch.float32) for size in (residual, columns, row, row))
+        self._kept = (*floats, torch.zeros(codes, dtype=torch.uint8))
+        for (name, _), tensor in zip(_Scratch._fields_, self._kept, strict=True):
+            setattr(self.pointers, name, tensor.data_ptr())
+
+
+class NativeCoder:
+    """One end of one stream in native code; state planes are written in place."""
+
+    __slots__ = ("_dtype", "_kernel", "_reference", "_state", "_stream", "_stream_at")
+
+    def __init__(self, kernel: "NativeKernel", state: StreamState, dtype: torch.dtype) -> None:
+        self._kernel, self._state, self._dtype = kernel, state, dtype
+        self._reference = EagerCoder(state, dtype)
+        self._stream = _Stream(
+            rows=state.rows,
+            channels=state.channels,
+            stride=state.base.shape[1],
+            dtype=dtype_wire_id(dtype),
+            order=state.order,
+            base_format=state.base_format,
+            base=state.base.data_ptr(),
+            deltas=(ctypes.c_void_p * 2)(*(tensor.data_ptr() for tensor in state.deltas)),
+            base_scale=state.base_scale.data_ptr(),
+            delta_scales=(ctypes.c_void_p * 2)(*(tensor.data_ptr() for tensor in state.delta_scales)),
+            sums=state.sums.data_ptr(),
+        )
+        self._stream_at = ctypes.addressof(self._stream)
+
+    def encode(self, x_RC: Tensor, rung: Rung, header: bytes, frame: Tensor, *, key_frame: bool) -> float:
+        """See Coder."""
+        kernel, stream = self._kernel, self._stream
+        rung_at = kernel.rung_at(rung)
+        if rung_at is None:
+            return self._reference.encode(x_RC, rung, header, frame, key_frame=key_frame)
+        stream.newest = self._state.newest
+        status = kernel.encode_call(
+            self._stream_at,
+            rung_at,
+            kernel.tables_at,
+            kernel.scratch_at,
+            x_RC.data_ptr(),
+            header,
+            frame.data_ptr(),
+            frame.numel() - HEADER_BYTES,
+            key_frame,
+            kernel.relative_error_at,
+        )
+        if status != DONE:
+            raise NonFiniteError(f"{rung.name}: expected finite values up to 2**60; send the tensor raw")
+        self._moved_on(key_frame=key_frame)
+        return kernel.relative_error.value
+
+    def decode(self, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool) -> None:
+        """See Coder."""
+        kernel, stream, state = self._kernel, self._stream, self._state
+        rung_at = kernel.rung_at(rung)
+        if rung_at is None:
+            self._reference.decode(frame, rung, header, x_RC, key_frame=key_frame)
+            return
+        payload_bytes = rung.payload_bytes(state.rows, state.channels, self._dtype)
+        if frame.numel() != HEADER_BYTES + payload_bytes:
+            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        stream.newest = state.newest
+        status = kernel.decode_call(
+            self._stream_at,
+            rung_at,
+            kernel.tables_at,
+            kernel.scratch_at,
+            frame.data_ptr(),
+            header,
+            x_RC.data_ptr(),
+            payload_bytes,
+            key_frame,
+        )
+        if status != DONE:
+            payload = open_frame(frame, header, HEADER_BYTES + payload_bytes)
+            rung.decode(payload, state.rows, state.channels, self._dtype, state.memory)
+            raise PayloadError("frame payload: expected what an encoder writes; ask for a key frame")
+        self._moved_on(key_frame=key_frame)
+
+    def _moved_on(self, *, key_frame: bool) -> None:
+        state = self._state
+        state.newest = self._stream.newest
+        if key_frame and state.basis is not None:
+            state.memory = RungMemory.fresh(state.basis, state.rows, state.device)
+
+    def predict(self, x_RC: Tensor) -> None:
+        """See Coder."""
+        kernel = self._kernel
+        self._stream.newest = self._state.newest
+        kernel.predict_call(self._stream_at, kernel.tables_at, kernel.scratch_at, x_RC.data_ptr())
+
+
+@dataclass(slots=True)
+class NativeKernel:
+    """The compiled library at `path`, for tensors in CPU memory."""
+
+    path: Path
+    name: str = "native"
+    relative_error: ctypes.c_double = field(default_factory=ctypes.c_double)
+    relative_error_at: int = field(init=False)
+    tables_at: int = field(init=False)
+    scratch_at: int = field(init=False)
+    encode_call: Callable[..., int] = field(init=False)
+    decode_call: Callable[..., int] = field(init=False)
+    predict_call: Callable[..., None] = field(init=False)
+    _tables: _Tables = field(init=False)
+    _scratch: Scratch = field(default_factory=Scratch)
+    _rungs: dict[str, tuple[int | None, _Rung | None]] = field(default_factory=dict)
+    _fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            library = ctypes.PyDLL(str(self.path))
+        except OSError as error:
+            raise BuildError(f"{self.path} cannot be loaded: {error}") from error
+        at, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        library.thinwire_encode.argtypes = (at, at, at, at, at, ctypes.c_char_p, at, size, flag, at)
+        library.thinwire_decode.argtypes = (at, at, at, at, at, ctypes.c_char_p, at, size, flag)
+        library.thinwire_predict.argtypes = (at, at, at, at)
+        library.thinwire_predict.restype = None
+        library.thinwire_fill_crc.restype = None
+        self._tables = _tables(library)
+        self.relative_error_at = ctypes.addressof(self.relative_error)
+        self.tables_at = ctypes.addressof(self._tables)
+        self.scratch_at = ctypes.addressof(self._scratch.pointers)
+        self.encode_call = library.thinwire_encode
+        self.decode_call = library.thinwire_decode
+        self.predict_call = library.thinwire_predict
+
+    def rung_at(self, rung: Rung) -> int | None:
+        """Return the address of the library's description of a rung; None where the reference must serve."""
+        if rung.name not in self._rungs:
+            description = _describe(rung)
+            self._rungs[rung.name] = (ctypes.addressof(description) if description else None, description)
+        return self._rungs[rung.name][0]
+
+    @property
+    def fingerprint(self) -> str:
+        """See Kernel; computed at the first call."""
+        if not self._fingerprint:
+            self._fingerprint = fingerprint_of(self)
+        return self._fingerprint
+
+    def bind(self, state: StreamState, dtype: torch.dtype) -> NativeCoder:
+        """See Kernel; raises NotImplementedError for a state that is not in CPU memory."""
+        if state.device.type != "cpu":
+            raise NotImplementedError(f"native kernel: expected a stream on the CPU, got {state.device}; use eager")
+        self._scratch.reserve(state.rows, state.channels, state.base.shape[1])
+        return NativeCoder(self, state, dtype)
+
+
+def load_native_kernel() -> NativeKernel:
+    """Build (once per machine) and load the native kernel; raises BuildError with the reason if that cannot be."""
+    return NativeKernel(built_library(_require_agreement))
+
+
+def _require_agreement(path: Path) -> None:
+    """Reject a library that computes other bits than the reference."""
+    expected, got = EagerKernel().fingerprint, NativeKernel(path).fingerprint
+    if expected != got:
+        raise BuildError(f"the compiled kernel computes other bits than the reference ({got}, not {expected})")

@@ -1,0 +1,67 @@
+"""What each rung costs on this machine: bits on the wire, seconds to encode and to decode."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+
+import torch
+
+from thinwire.compression.endpoints import StreamDecoder, StreamEncoder
+from thinwire.compression.kernels.base import Kernel
+from thinwire.compression.ladder import LADDER, RAW, true_millibits
+from thinwire.compression.rungs.base import Rung
+from thinwire.compression.streams import Exchange, Role, StreamId
+
+
+@dataclass(frozen=True, slots=True)
+class RungCost:
+    """millibits: per value, header and scales included. Seconds are the least seen, per value."""
+
+    rung: Rung
+    millibits: int
+    encode_seconds_per_value: float
+    decode_seconds_per_value: float
+
+
+def _least_seconds(work: Callable[[], object], budget_seconds: float) -> float:
+    """Repeat `work` for about `budget_seconds` (at least twice) and return the shortest time it took."""
+    least = float("inf")
+    begin = perf_counter()
+    repeats = 0
+    while repeats < 2 or perf_counter() - begin < budget_seconds:
+        start = perf_counter()
+        work()
+        least = min(least, perf_counter() - start)
+        repeats += 1
+    return least
+
+
+def measure_ladder(
+    kernel: Kernel,
+    rows: int,
+    channels: int,
+    dtype: torch.dtype,
+    *,
+    ladder: tuple[Rung, ...] = LADDER,
+    budget_seconds: float = 0.2,
+) -> tuple[RungCost, ...]:
+    """Time every rung on tensors of one shape, in about `budget_seconds` (longer only if two calls take longer)."""
+    values = max(rows * channels, 1)
+    share_seconds = budget_seconds / (2 * len(ladder))
+    generator = torch.Generator().manual_seed(0)
+    first, second = (torch.randn(rows, channels, generator=generator).to(dtype) for _ in range(2))
+    stream = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)
+    costs = []
+    for rung in ladder:
+        encoder = StreamEncoder(stream, rows, channels, dtype, kernel=kernel)
+        decoder = StreamDecoder(stream, rows, channels, dtype, kernel=kernel)
+        key = encoder.encode(first, rung=RAW, epoch=0, step=0, key_frame=True)
+        decoder.decode(key.frame, rung=RAW, epoch=0, step=0, key_frame=True)
+        frame = encoder.encode(second, rung=rung, epoch=0, step=1).frame
+        encode = partial(encoder.encode, second, rung=rung, epoch=0, step=1)
+        decode = partial(decoder.decode, frame, rung=rung, epoch=0, step=1)
+        millibits = true_millibits(rung, rows, channels, dtype)
+        encode_seconds, decode_seconds = (_least_seconds(work, share_seconds) for work in (encode, decode))
+        costs.append(RungCost(rung, millibits, encode_seconds / values, decode_seconds / values))
+    return tuple(costs)

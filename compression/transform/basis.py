@@ -1,0 +1,93 @@
+"""A basis per head, in which residuals are coded and errors cost the same in every direction.
+
+Calibration gives, per layer, role and head, C = the second moment of closed-loop residuals and M = what an error costs
+attention: E[q q^T] for keys, W^T W of the head's output projection for values. With M scaled to a trace of the head
+size plus a small ridge, and V the eigenvectors of M^1/2 C M^1/2,
+
+    components  y = r A,   A = M^1/2 V          residual  r = y A^-1 = y V^T M^-1/2
+
+so that |y - y'|^2 is the cost of an error, and the components are uncorrelated: a Karhunen-Loeve transform in the
+metric of attention. Products are sums in a fixed order (one float32 multiplication and one addition at a time).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinwire.compression.checksums import crc32
+from thinwire.compression.errors import TensorError
+
+RIDGE = 0.01
+SMALLEST_EIGENVALUE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """forward, inverse: [heads, size, size] float32; codes: [heads x size] int16, usual amplitudes of components.
+
+    channels = heads x size. Codes are quarter octaves (see amplitudes). Raises TensorError for other shapes, dtypes or
+    values that are not finite.
+    """
+
+    forward: Tensor
+    inverse: Tensor
+    codes: Tensor
+
+    def __post_init__(self) -> None:
+        heads, size = self.forward.shape[0], self.forward.shape[-1]
+        expected = {"forward": (heads, size, size), "inverse": (heads, size, size), "codes": (heads * size,)}
+        for name, shape in expected.items():
+            tensor = getattr(self, name)
+            dtype = torch.int16 if name == "codes" else torch.float32
+            if tuple(tensor.shape) != shape or tensor.dtype != dtype or not bool(torch.isfinite(tensor).all()):
+                raise TensorError(
+                    f"basis, {name}: expected finite {shape} of {dtype}, got {tuple(tensor.shape)} of {tensor.dtype}"
+                )
+
+    @property
+    def channels(self) -> int:
+        """Width of the tensors it is for."""
+        return self.forward.shape[0] * self.forward.shape[2]
+
+    @property
+    def tag(self) -> int:
+        """16 bits by which both ends know that they hold the same basis."""
+        crc = crc32(self.codes, crc32(self.inverse, crc32(self.forward)))
+        return (crc ^ crc >> 16) & 0xFFFF
+
+    def components(self, residual_RC: Tensor) -> Tensor:
+        """y = r A, head by head: [rows, channels] float32 -> the same shape."""
+        return _times(residual_RC, self.forward)
+
+    def residual(self, components_RC: Tensor) -> Tensor:
+        """r = y A^-1, head by head: [rows, channels] float32 -> the same shape."""
+        return _times(components_RC, self.inverse)
+
+
+def _times(x_RC: Tensor, matrices_HDD: Tensor) -> Tensor:
+    """Multiply each head's slice by its matrix; the sum over the slice runs in order."""
+    heads, size, _ = matrices_HDD.shape
+    x_RHD = x_RC.reshape(x_RC.shape[0], heads, size)
+    product_RHD = torch.zeros_like(x_RHD)
+    for channel in range(size):
+        product_RHD = product_RHD + x_RHD[:, :, channel, None] * matrices_HDD[:, channel]
+    return product_RHD.reshape(x_RC.shape)
+
+
+def basis_from_moments(residual_moment_HDD: Tensor, metric_HDD: Tensor) -> tuple[Tensor, Tensor]:
+    """Return forward and inverse, [heads, size, size] float32, components with the most energy first.
+
+    residual_moment: sums of r^T r per head, on any scale. metric: M per head, on any scale; symmetric, not negative.
+    """
+    size = metric_HDD.shape[-1]
+    metric = metric_HDD.double()
+    trace = metric.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    metric = metric * (size / trace)[:, None, None] + RIDGE * torch.eye(size, dtype=torch.float64)
+    values, vectors = torch.linalg.eigh(metric)
+    values = values.clamp(min=SMALLEST_EIGENVALUE)
+    root = vectors @ torch.diag_embed(values.sqrt()) @ vectors.mT
+    inverse_root = vectors @ torch.diag_embed(values.rsqrt()) @ vectors.mT
+    _, ascending = torch.linalg.eigh(root @ residual_moment_HDD.double() @ root)
+    rotation = ascending.flip(2)
+    return (root @ rotation).float(), (rotation.mT @ inverse_root).float()

@@ -1,0 +1,1 @@
+"""Control plane: plans attempts, hears telemetry, decides rates, answers status queries. Never imports torch."""

@@ -1,0 +1,46 @@
+"""From a manifest's file to a job that this machine can run, or to the sentences why not."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import click
+
+from thinwire.controller.cli.errors import Refused
+from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.manifest.load import Document, load_document
+from thinwire.controller.manifest.preflight.check import gpus_of_this_machine, local_preflight, preflight, warnings
+from thinwire.controller.manifest.refusal import ManifestError, Refusal
+from thinwire.controller.manifest.validate import validate
+
+
+def runnable_job(file: Path, output: Path) -> DiffusionJob:
+    """Read, validate and check `file` for running here into `output`; raises Refused with every reason."""
+    try:
+        document = load_document(file)
+    except ManifestError as error:
+        raise _refused(file, None, list(error.refusals)) from None
+    refusals = validate(document.raw)
+    if refusals:
+        raise _refused(file, document, refusals)
+    job = DiffusionJob.from_raw(document.raw)
+    refusals = preflight(job)
+    refusals += local_preflight(job, output, gpus_of_this_machine())
+    if job.run_policy.suspend:
+        refusals.append(Refusal("spec.runPolicy.suspend", "false for a run here", "true", "set it to false"))
+    if refusals:
+        raise _refused(file, document, refusals)
+    if importlib.util.find_spec("torch") is None:
+        raise Refused("expected torch, xfuser and diffusers here, got none; run `pip install 'thinwire[runtime]'`")
+    for warning in warnings(job):
+        click.echo(f"{file}: warning: {warning}", err=True)
+    return job
+
+
+def _refused(file: Path, document: Document | None, refusals: list[Refusal]) -> Refused:
+    lines = []
+    for refusal in refusals:
+        line = document.line_of(refusal.field) if document else None
+        lines.append(f"{file}: {refusal}" if line is None else f"{file}:{line}: {refusal}")
+    return Refused("\nthinwire: ".join(lines))

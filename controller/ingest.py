@@ -1,0 +1,293 @@
+"""One report of a job's rank 0, taken in: a pure function from a snapshot to the next one and what to answer.
+
+A report that cannot be believed changes nothing but a counter. What would make all that follows it meaningless (no
+Hello first, a stranger's attempt, a ladder that cannot be) is refused as a whole by `StreamRefusedError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from thinwire.controller.job_record import HISTORY_SAMPLES, RETUNES, Heard, JobRecord
+from thinwire.controller.policy import tuner as policy
+from thinwire.controller.policy.reports import Limits, Rung, Step, Window, refusal_of_ladder
+from thinwire.controller.policy.tuner import Tuner
+from thinwire.proto.thinwire.v1alpha1 import status_pb2
+from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import (
+    Directive,
+    Hello,
+    LadderRung,
+    LinkClassRate,
+    PromptFinished,
+    ReportRequest,
+    ReportResponse,
+    Retune,
+    StepReport,
+)
+
+_LONGEST_TEXT = 2000
+_MOST_LINK_CLASSES = 64
+_MOST_RUNGS = 256
+_MOST_STEPS = 1_000_000_000
+_MOST_MILLIBITS = 1_000_000
+_HIGHEST_EPOCH = 2**40
+
+
+class StreamRefusedError(Exception):
+    """A stream that cannot be listened to; the message says what was expected, what came and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The next snapshot, what to answer, and whether the stream has come to its end."""
+
+    record: JobRecord
+    answers: tuple[ReportResponse, ...] = ()
+    ended: bool = False
+
+
+def take(record: JobRecord, request: ReportRequest, now_seconds: float) -> Taken:
+    """Take in one report that followed a Hello of this job; raises StreamRefusedError."""
+    heard = record.heard
+    if request.sequence <= heard.sequence:
+        return Taken(record.refusing("sequence seen before"))
+    record = replace(record, heard=replace(heard, sequence=request.sequence, at_seconds=now_seconds))
+    match request.WhichOneof("body"):
+        case "hello":
+            return Taken(greet(record, request, now_seconds))
+        case "step":
+            return _step(record, request.step)
+        case "prompt_finished":
+            return Taken(_prompt_finished(record, request.prompt_finished))
+        case "run_finished":
+            if len(request.run_finished.message) > _LONGEST_TEXT:
+                return Taken(record.refusing("text too long"), ended=True)
+            return Taken(replace(record, heard=replace(record.heard, finished=request.run_finished)), ended=True)
+        case _:
+            return Taken(record.refusing("empty report"))
+
+
+def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobRecord:
+    """Begin, or take up again, the stream of an attempt; raises StreamRefusedError."""
+    hello = request.hello
+    if hello.attempt < max(record.attempt, record.heard.attempt, 1):
+        raise StreamRefusedError(
+            f"{record.key}: expected attempt {max(record.attempt, record.heard.attempt, 1)}, got a Hello of attempt "
+            f"{hello.attempt}; only the newest attempt may report"
+        )
+    again = hello.attempt == record.heard.attempt and record.heard.hello is not None
+    if again and request.sequence < record.heard.sequence:
+        return record.refusing("sequence seen before")
+    why = _refusal_of_hello(hello)
+    if why is not None:
+        raise StreamRefusedError(f"{record.key}: Hello refused: {why}")
+    done = (record.heard.step.bytes_sent, record.heard.step.bytes_uncompressed) if record.heard.step else (0, 0)
+    before = record.bytes_before
+    if not again:
+        before = (before[0] + done[0], before[1] + done[1])
+    tuner = _tuner(hello)
+    if again and record.heard.tuner is not None and record.heard.tuner.ladder == tuner.ladder:
+        tuner = replace(record.heard.tuner, epoch=max(record.heard.tuner.epoch, hello.epoch), sent=None)
+    heard = replace(
+        record.heard if again else Heard(last_reason=record.heard.last_reason),
+        attempt=hello.attempt,
+        sequence=request.sequence,
+        hello=hello,
+        tuner=tuner,
+        prompts_done=hello.prompts_done,
+        at_seconds=now_seconds,
+    )
+    return replace(
+        record,
+        heard=heard,
+        attempt=hello.attempt,
+        bytes_before=before,
+        prompts_total=hello.prompts_total or record.prompts_total,
+        steps_per_prompt=hello.steps_per_prompt or record.steps_per_prompt,
+        link_is_emulated=hello.link_is_emulated,
+        retunes=_merged(record.retunes, hello.retunes),
+    )
+
+
+def _step(record: JobRecord, report: StepReport) -> Taken:
+    heard = record.heard
+    if heard.tuner is None:
+        return Taken(record.refusing("step before Hello"))
+    why = _refusal_of_report(report)
+    if why is not None:
+        return Taken(record.refusing(why))
+    tuner, verdict = policy.after_step(heard.tuner, _as_step(report))
+    if verdict.refusal is not None:
+        return Taken(record.refusing(verdict.refusal))
+    record = replace(
+        record,
+        heard=replace(
+            heard,
+            step=report,
+            tuner=tuner,
+            steps_reported=heard.steps_reported + 1,
+            last_reason=verdict.reason or heard.last_reason,
+        ),
+        samples=(*record.samples, _sample(record, report, tuner))[-HISTORY_SAMPLES:],
+        retunes=_merged(record.retunes, _retunes_between(heard, report, tuner)),
+    )
+    answers = (ReportResponse(directive=_directive(verdict.directive)),) if verdict.directive else ()
+    return Taken(record, answers)
+
+
+def _prompt_finished(record: JobRecord, finished: PromptFinished) -> JobRecord:
+    if max(len(finished.prompt_name), len(finished.file)) > _LONGEST_TEXT:
+        return record.refusing("text too long")
+    if not record.heard.prompts_done <= finished.prompts_done <= max(record.prompts_total, record.heard.prompts_done):
+        return record.refusing("prompts out of order")
+    return replace(record, heard=replace(record.heard, prompts_done=finished.prompts_done))
+
+
+def _refusal_of_hello(hello: Hello) -> str | None:
+    ladder = tuple(_rung(rung) for rung in hello.ladder[: _MOST_RUNGS + 1])
+    policy_sent = hello.policy
+    if len(ladder) > _MOST_RUNGS or max(len(hello.rates), len(hello.traffic)) > _MOST_LINK_CLASSES:
+        return "more rungs or link classes than any job has"
+    numbers = (hello.world_size, hello.prompts_total, hello.prompts_done, hello.steps_per_prompt, hello.bytes_sent)
+    if min(*numbers, policy_sent.min_millibits, policy_sent.max_millibits, policy_sent.warmup_steps) < 0:
+        return "a negative count"
+    if max(hello.prompts_total, hello.steps_per_prompt) > _MOST_STEPS:
+        return "more prompts or steps than any job has"
+    if any(not 0 < rate.millibits <= _MOST_MILLIBITS for rate in hello.rates):
+        return "a rate that cannot be"
+    if hello.epoch > _HIGHEST_EPOCH:
+        return "an epoch that no run reaches"
+    return refusal_of_ladder(ladder) if policy_sent.adaptive else None
+
+
+def _refusal_of_report(report: StepReport) -> str | None:
+    if max(len(report.windows), len(report.rates)) > _MOST_LINK_CLASSES:
+        return "too many link classes"
+    texts = (report.prompt_name, *(text for window in report.windows for text in (window.link_class, window.operation)))
+    if max(len(text) for text in texts) > _LONGEST_TEXT:
+        return "text too long"
+    if min(report.bytes_sent, report.bytes_uncompressed, report.base_memory_bytes) < 0:
+        return "step negative"
+    if max(report.job_step, report.step) > _MOST_STEPS or report.epoch > _HIGHEST_EPOCH:
+        return "step absurd"
+    if any(not 0 < rate.millibits <= _MOST_MILLIBITS for rate in report.rates):
+        return "rate absurd"
+    return None
+
+
+def _tuner(hello: Hello) -> Tuner:
+    sent = hello.policy
+    limits = Limits(
+        adaptive=sent.adaptive,
+        min_millibits=sent.min_millibits,
+        max_millibits=sent.max_millibits,
+        target_stall_percent=sent.target_stall_percent,
+        max_relative_error_milli=sent.max_relative_error_milli,
+        warmup_steps=sent.warmup_steps,
+        steps_per_prompt=hello.steps_per_prompt,
+    )
+    rates = tuple((rate.link_class, rate.millibits) for rate in hello.rates)
+    return policy.begin(tuple(_rung(rung) for rung in hello.ladder), limits, rates, hello.epoch)
+
+
+def _rung(rung: LadderRung) -> Rung:
+    return Rung(rung.name, rung.millibits, rung.encode_seconds_per_value, rung.decode_seconds_per_value)
+
+
+def _as_step(report: StepReport) -> Step:
+    windows = tuple(
+        Window(
+            window.link_class,
+            window.operation,
+            window.count,
+            window.sum_bytes,
+            window.sum_seconds,
+            window.sum_bytes_squared,
+            window.sum_bytes_seconds,
+            window.encode_seconds,
+            window.decode_seconds,
+            window.values,
+        )
+        for window in report.windows
+        if window.count
+    )
+    rates = tuple((rate.link_class, rate.millibits) for rate in report.rates)
+    return Step(
+        report.job_step,
+        report.step,
+        report.step_seconds,
+        report.compute_seconds,
+        report.max_relative_error,
+        report.epoch,
+        rates,
+        report.key_frame,
+        windows,
+    )
+
+
+def links(tuner: Tuner | None) -> list[status_pb2.LinkStatus]:
+    """What is known of every link class, for people."""
+    return [
+        status_pb2.LinkStatus(
+            link_class=link.link_class,
+            millibits=link.millibits,
+            throughput_bytes_per_second=link.bytes_per_second,
+            latency_seconds=link.latency_seconds,
+        )
+        for link in (tuner.links if tuner else ())
+    ]
+
+
+def _sample(record: JobRecord, report: StepReport, tuner: Tuner) -> status_pb2.Sample:
+    return status_pb2.Sample(
+        job_step=report.job_step,
+        prompt_name=report.prompt_name,
+        step=report.step + 1,
+        step_seconds=report.step_seconds,
+        compute_seconds=report.compute_seconds,
+        max_relative_error=report.max_relative_error,
+        links=links(tuner),
+        bytes_sent=record.bytes_before[0] + report.bytes_sent,
+        bytes_uncompressed=record.bytes_before[1] + report.bytes_uncompressed,
+    )
+
+
+def _directive(directive: policy.Directive) -> Directive:
+    rates = [LinkClassRate(link_class=name, millibits=millibits) for name, millibits in directive.rates]
+    return Directive(epoch=directive.epoch, rates=rates, reason=directive.reason)
+
+
+def _retunes_between(heard: Heard, report: StepReport, tuner: Tuner) -> list[Retune]:
+    """The retunes that this step shows: its epoch is new, and a rate of it differs from the one before."""
+    assert heard.tuner is not None
+    if report.epoch <= heard.tuner.epoch:
+        return []
+    before = {link.link_class: link.millibits for link in heard.tuner.links}
+    sent = heard.tuner.sent
+    reason = sent.reason if sent is not None and sent.epoch == report.epoch else ""
+    return [
+        Retune(
+            job_step=report.job_step,
+            prompt_name=report.prompt_name,
+            step=report.step,
+            epoch=report.epoch,
+            link_class=link.link_class,
+            from_millibits=before[link.link_class],
+            to_millibits=link.millibits,
+            reason=reason,
+        )
+        for link in tuner.links
+        if link.link_class in before and before[link.link_class] != link.millibits
+    ]
+
+
+def _merged(known: tuple[Retune, ...], told: Iterable[Retune]) -> tuple[Retune, ...]:
+    """All retunes once; what was known first stays. Epochs begin anew with every attempt, job steps do not."""
+    new = [retune for retune in told if not any(_same(retune, other) for other in known)]
+    return (*known, *new)[-RETUNES:]
+
+
+def _same(one: Retune, other: Retune) -> bool:
+    near = abs(one.job_step - other.job_step) <= 1
+    return near and one.epoch == other.epoch and one.link_class == other.link_class

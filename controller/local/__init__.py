@@ -1,0 +1,1 @@
+"""One job as processes on this machine."""

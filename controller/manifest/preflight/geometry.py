@@ -1,0 +1,89 @@
+"""Degrees and sizes that a model can be run with: what upstream would compute wrongly or die of is refused before."""
+
+from __future__ import annotations
+
+from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism, PatchMode
+from thinwire.controller.manifest.preflight.model_folder import ModelFacts
+from thinwire.controller.manifest.refusal import Refusal
+
+
+def release_refusals(job: DiffusionJob, facts: ModelFacts | None) -> list[Refusal]:
+    """Refuse degrees that the schema knows and this release's runtime does not run yet."""
+    parallelism = job.parallelism
+    remedy = _instead(job, facts)
+    asked = {"pipefusion": parallelism.pipefusion, "cfg": parallelism.cfg, "data": parallelism.data}
+    refusals = [
+        Refusal(f"spec.parallelism.{name}", "1, which is what this release runs", str(degree), remedy)
+        for name, degree in asked.items()
+        if degree != 1
+    ]
+    if parallelism.patch_mode is not PatchMode.NONE:
+        expected, got = "None, which is what this release runs", str(parallelism.patch_mode)
+        refusals.append(Refusal("spec.parallelism.patchMode", expected, got, "remove the field"))
+    if job.accelerator == "cpu" and job.model.dtype is Dtype.FLOAT16:
+        expected = "Auto, float32 or bfloat16 with accelerator cpu"
+        refusals.append(Refusal("spec.model.dtype", expected, "float16", "set it to Auto"))
+    return refusals
+
+
+def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
+    """Refuse degrees and sizes that this model cannot be split or drawn with."""
+    parallelism = job.parallelism
+    refusals = []
+    if facts.heads % parallelism.ulysses:
+        expected = f"a divisor of the model's {facts.heads} attention heads"
+        refusals.append(Refusal("spec.parallelism.ulysses", expected, str(parallelism.ulysses), _instead(job, facts)))
+    if facts.family.text_must_divide and facts.text_tokens % parallelism.sequence:
+        expected = f"ulysses * ring to divide the model's {facts.text_tokens} text tokens"
+        remedy = (
+            f"choose degrees whose product divides it, or another max_sequence_length in {facts.folder}/thinwire.json"
+        )
+        refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), remedy))
+    refusals.extend(_sides(job, facts))
+    return refusals
+
+
+def _sides(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
+    """Refuse sides that are not whole tokens; rows of tokens are shared evenly by the ranks of a sequence."""
+    generation, shares = job.generation, job.parallelism.sequence
+    refusals = []
+    for name, pixels, parts in (("height", generation.height, shares), ("width", generation.width, 1)):
+        step = facts.token_pixels * parts
+        split = f" times ulysses * ring ({parts})" if parts > 1 else ""
+        if pixels % step:
+            expected = f"a multiple of {step}: the model's {facts.token_pixels} pixels a token{split}"
+            lower = pixels // step * step
+            remedy = f"set it to {lower} or {lower + step}" if lower else f"set it to {step}"
+            refusals.append(Refusal(f"spec.generation.{name}", expected, str(pixels), remedy))
+        most = None if facts.max_tokens_side is None else facts.max_tokens_side * facts.token_pixels
+        if most is not None and pixels > most:
+            expected = f"at most {most}, the largest side that the model has positions for"
+            refusals.append(Refusal(f"spec.generation.{name}", expected, str(pixels), f"set it to {most} or less"))
+    return refusals
+
+
+def _instead(job: DiffusionJob, facts: ModelFacts | None) -> str:
+    """Name the nearest degrees that run on as many ranks, or else on fewer."""
+    for gpus in range(job.gpus, 0, -1):
+        found = _nearest(job, facts, gpus)
+        if found is not None:
+            ulysses, ring = found
+            degrees = f"ulysses {ulysses} and ring {ring} and leave the other degrees at 1"
+            return f"set {degrees}" if gpus == job.gpus else f"set gpus {gpus}, {degrees}"
+    return "choose another size of picture"
+
+
+def _nearest(job: DiffusionJob, facts: ModelFacts | None, gpus: int) -> tuple[int, int] | None:
+    """Return (ulysses, ring) for `gpus` ranks, as near to the job's as the model allows."""
+    wanted: Parallelism = job.parallelism
+    pairs = [(ulysses, gpus // ulysses) for ulysses in range(1, gpus + 1) if gpus % ulysses == 0]
+    if facts is not None:
+        rows, remainder = divmod(job.generation.height, facts.token_pixels)
+        pairs = [
+            (ulysses, ring)
+            for ulysses, ring in pairs
+            if facts.heads % ulysses == 0
+            and (remainder or rows % gpus == 0)
+            and not (facts.family.text_must_divide and facts.text_tokens % gpus)
+        ]
+    return min(pairs, key=lambda pair: (abs(pair[0] - wanted.ulysses), abs(pair[1] - wanted.ring)), default=None)

@@ -1,0 +1,1 @@
+"""How the rate follows the link: pure functions over frozen dataclasses; time and reports come in as arguments."""

@@ -1,0 +1,253 @@
+"""What a link carries, fitted from windows: an exchange of b bytes takes t = alpha + b / beta.
+
+At one rate all exchanges of an operation have one size, so a window alone cannot tell alpha from beta. These rules part
+them:
+
+- alpha comes from size changes. Two windows side by side in time share one link, so where their sizes differ at least
+  twofold (a key frame beside a coded step, a new rate) the line through both gives alpha; so does a window that
+  holds several sizes. The newest line, the last few, and alpha as it was vote: a line that a changing link bent loses.
+  Until there is one, the line through two operations of the same step stands in (`introduced`).
+- beta follows at once. With variance proportional to size the weighted least squares slope is the ratio of sums, which
+  is the byte-weighted harmonic mean of the windows' throughputs; weights fall by `DECAY` per window. Two windows in a
+  row that the fit misses by more than `SURPRISE` in one direction mean another link: what was before is dropped.
+- nothing is carried faster than the link carries it: bytes over seconds, alpha and all, is a floor under beta, and a
+  window that shows a higher floor is believed at once. So is a whole frame that takes hardly longer than the small one
+  before it: key frames show a recovery that small frames cannot.
+- frames that take mostly alpha (app-limited) say nothing of beta: they move alpha and never lower beta (BBR's rule).
+  They do when they take twice as long as alpha lets expect, small ones when they take over three times as long: the
+  smaller the frame, the likelier it is that a busy machine is to blame, and the next key frame tells.
+
+`careful` divides beta by one plus the largest recent relative error of prediction (RobustMPC, Yin et al. 2015).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from statistics import median
+
+from thinwire.controller.policy.reports import Window
+
+DECAY = 0.7
+SURPRISE = 1.5
+AGREEMENT = 1.25
+
+_REMEMBERED_WINDOWS = 8
+_REMEMBERED_ERRORS = 5
+_REMEMBERED_LINES = 4
+_SIZES_APART = 2.0
+_SPREAD_WITHIN = 0.3
+_ALPHA_GAIN = 0.2
+_LENT_GAIN = 0.3
+_LEAST_TRANSFER_SHARE = 0.02
+_TELLING_SHARE = 0.5
+_SMALL = 6.0
+_SMALL_FRAMES_EXCESS = 2.5
+_UNMEASURED_ALPHA = 0.5
+_UNMEASURED_ALPHA_LATELY = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanges:
+    """`count` exchanges that moved `size_bytes` in `seconds`, all together."""
+
+    count: int
+    size_bytes: float
+    seconds: float
+
+    @property
+    def mean_bytes(self) -> float:
+        """Bytes of one exchange."""
+        return self.size_bytes / self.count
+
+    @property
+    def mean_seconds(self) -> float:
+        """Seconds of one exchange."""
+        return self.seconds / self.count
+
+    def transfer_seconds(self, alpha_seconds: float) -> float:
+        """Seconds beyond the fixed cost; never nothing, so that a throughput stays finite."""
+        return max(self.seconds - self.count * alpha_seconds, _LEAST_TRANSFER_SHARE * self.seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """t = alpha + bytes / beta."""
+
+    alpha_seconds: float
+    bytes_per_second: float
+
+
+@dataclass(frozen=True, slots=True)
+class LinkEstimate:
+    """What is known of one operation over one link class. Made by `observe`, never by hand."""
+
+    alpha_seconds: float = 0.0
+    shown_alpha_seconds: float = 0.0
+    lines: tuple[float, ...] = ()
+    recent: tuple[Exchanges, ...] = ()
+    errors: tuple[float, ...] = ()
+    suspect: Exchanges | None = None
+    largest_bytes: float = 0.0
+    latest: Exchanges | None = None
+    latest_is_app_limited: bool = False
+    fastest_seconds: float = math.inf
+    windows: int = 0
+
+    @property
+    def known(self) -> bool:
+        """Whether any window was taken in."""
+        return bool(self.recent)
+
+    @property
+    def bytes_per_second(self) -> float:
+        """Beta; 0 while nothing is known."""
+        return self._beta(self.alpha_seconds)
+
+    @property
+    def plain(self) -> Line:
+        """The fit itself."""
+        return Line(self.alpha_seconds, self.bytes_per_second)
+
+    @property
+    def careful(self) -> Line:
+        """The fit as a decision should take it: beta less its error, and some alpha where none was measured."""
+        alpha = self.alpha_seconds
+        if not self.lines and self.recent:
+            least = min(
+                self.fastest_seconds * _UNMEASURED_ALPHA, self.recent[-1].mean_seconds * _UNMEASURED_ALPHA_LATELY
+            )
+            alpha = max(alpha, least)
+        beta = self._beta(alpha)
+        if self.suspect is not None:
+            beta = min(beta, self.suspect.size_bytes / self.suspect.transfer_seconds(alpha))
+        if self.latest is not None and self.lines and alpha > SURPRISE * self.shown_alpha_seconds:
+            # Small frames have slowed down since sizes last differed: alpha may be to blame, and beta as well.
+            beta = min(beta, self.latest.size_bytes / self.latest.transfer_seconds(self.shown_alpha_seconds))
+        return Line(alpha, beta / (1.0 + max(self.errors, default=0.0)))
+
+    @property
+    def lately(self) -> Line:
+        """The line if the last window told the whole truth; an app-limited window cannot lower beta."""
+        if self.latest is None or self.latest_is_app_limited:
+            return self.plain
+        return Line(self.alpha_seconds, self.latest.size_bytes / self.latest.transfer_seconds(self.alpha_seconds))
+
+    def _beta(self, alpha_seconds: float) -> float:
+        size = seconds = 0.0
+        for age, exchanges in enumerate(reversed(self.recent)):
+            weight = DECAY**age
+            size += weight * exchanges.size_bytes
+            seconds += weight * exchanges.transfer_seconds(alpha_seconds)
+        return size / seconds if seconds else 0.0
+
+
+def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
+    """The estimate after one more window, which must have passed `refusal_of_window`."""
+    exchanges = Exchanges(window.count, window.sum_bytes, window.sum_seconds)
+    seen = replace(
+        _with_lines(estimate, window, exchanges),
+        latest=exchanges,
+        latest_is_app_limited=False,
+        largest_bytes=max(estimate.largest_bytes, exchanges.mean_bytes),
+        fastest_seconds=min(estimate.fastest_seconds, exchanges.mean_seconds),
+        windows=estimate.windows + 1,
+    )
+    if not seen.known or _shows_faster_link(estimate.latest, exchanges, seen.bytes_per_second):
+        return replace(seen, recent=(exchanges,), errors=(), suspect=None)
+    expected = exchanges.size_bytes / seen.bytes_per_second
+    measured = exchanges.transfer_seconds(seen.alpha_seconds)
+    fixed = exchanges.count * seen.alpha_seconds
+    is_small = exchanges.mean_bytes * _SMALL < seen.largest_bytes
+    if expected < fixed and measured < fixed * (_SMALL_FRAMES_EXCESS if is_small else 1.0):
+        return replace(_drift(seen, exchanges, expected), latest_is_app_limited=True)
+    if max(measured / expected, expected / measured) > SURPRISE:
+        return _surprised(seen, exchanges, slower=measured > expected)
+    error = abs(fixed + expected - exchanges.seconds) / exchanges.seconds
+    return replace(
+        seen,
+        recent=(*seen.recent, exchanges)[-_REMEMBERED_WINDOWS:],
+        errors=(*seen.errors, error)[-_REMEMBERED_ERRORS:],
+        suspect=None,
+    )
+
+
+def introduced(estimates: Sequence[LinkEstimate]) -> tuple[LinkEstimate, ...]:
+    """Let operations of one link class, observed in the same step, lend each other an alpha while they have none."""
+    latest = [estimate.latest for estimate in estimates if estimate.latest is not None]
+    found = [alpha for one, other in combinations(latest, 2) if (alpha := _line_through(one, other)) is not None]
+    if not found:
+        return tuple(estimates)
+    lent = median(found)
+
+    def lend(estimate: LinkEstimate) -> LinkEstimate:
+        if estimate.lines or not estimate.known:
+            return estimate
+        known = estimate.alpha_seconds
+        return replace(estimate, alpha_seconds=known + _LENT_GAIN * (lent - known) if estimate.windows > 1 else lent)
+
+    return tuple(map(lend, estimates))
+
+
+def _shows_faster_link(before: Exchanges | None, exchanges: Exchanges, bytes_per_second: float) -> bool:
+    if exchanges.size_bytes / exchanges.seconds > SURPRISE * bytes_per_second:
+        return True
+    if before is None or exchanges.mean_bytes < _SIZES_APART * before.mean_bytes:
+        return False
+    expected = (exchanges.mean_bytes - before.mean_bytes) / bytes_per_second
+    is_telling = expected > _TELLING_SHARE * before.mean_seconds
+    return is_telling and expected > SURPRISE * (exchanges.mean_seconds - before.mean_seconds)
+
+
+def _with_lines(estimate: LinkEstimate, window: Window, exchanges: Exchanges) -> LinkEstimate:
+    found = [_line_within(window, exchanges)]
+    if estimate.latest is not None:
+        found.append(_line_through(estimate.latest, exchanges))
+    fresh = tuple(alpha for alpha in found if alpha is not None)
+    if not fresh:
+        return estimate
+    for alpha in fresh:
+        agreed = median((alpha, estimate.alpha_seconds, median(estimate.lines))) if estimate.lines else alpha
+        lines = (*estimate.lines, alpha)[-_REMEMBERED_LINES:]
+        estimate = replace(estimate, lines=lines, alpha_seconds=agreed, shown_alpha_seconds=agreed)
+    return estimate
+
+
+def _line_through(one: Exchanges, other: Exchanges) -> float | None:
+    small, large = sorted((one, other), key=lambda exchanges: exchanges.mean_bytes)
+    if large.mean_bytes < _SIZES_APART * small.mean_bytes:
+        return None
+    slope = (large.mean_seconds - small.mean_seconds) / (large.mean_bytes - small.mean_bytes)
+    return _between(0.0, small.mean_seconds - slope * small.mean_bytes, min(small.mean_seconds, large.mean_seconds))
+
+
+def _line_within(window: Window, exchanges: Exchanges) -> float | None:
+    variance = window.sum_bytes_squared / window.count - exchanges.mean_bytes**2
+    if window.count < 2 or variance < (_SPREAD_WITHIN * exchanges.mean_bytes) ** 2:
+        return None
+    covariance = window.sum_bytes_seconds / window.count - exchanges.mean_bytes * exchanges.mean_seconds
+    return _between(0.0, exchanges.mean_seconds - covariance / variance * exchanges.mean_bytes, exchanges.mean_seconds)
+
+
+def _drift(estimate: LinkEstimate, exchanges: Exchanges, expected_transfer_seconds: float) -> LinkEstimate:
+    fixed = max(0.0, (exchanges.seconds - expected_transfer_seconds) / exchanges.count)
+    return replace(estimate, alpha_seconds=estimate.alpha_seconds + _ALPHA_GAIN * (fixed - estimate.alpha_seconds))
+
+
+def _surprised(estimate: LinkEstimate, exchanges: Exchanges, *, slower: bool) -> LinkEstimate:
+    suspect = estimate.suspect
+    if suspect is None:
+        return replace(estimate, suspect=exchanges)
+    alpha = estimate.alpha_seconds
+    before = suspect.size_bytes / suspect.transfer_seconds(alpha)
+    if (before < estimate.bytes_per_second) is not slower:
+        return replace(estimate, suspect=exchanges)
+    now = exchanges.size_bytes / exchanges.transfer_seconds(alpha)
+    agree = max(before / now, now / before) < AGREEMENT
+    return replace(estimate, recent=(suspect, exchanges) if agree else (exchanges,), errors=(), suspect=None)
+
+
+def _between(low: float, value: float, high: float) -> float:
+    return max(low, min(value, high))

@@ -1,0 +1,53 @@
+"""Upstream's own exchange over an emulated link: nothing is coded, every collective takes as long as the link says.
+
+Only `--emulate-link` with mode Off puts this in the path, so that an uncompressed run can be compared with a compressed
+one over the same link. Upstream overlaps a ring's transfer with attention; so does the pace, which counts from the
+start of both.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from thinwire.runtime.exchange.meter import Operation
+from thinwire.runtime.exchange.seams import Seams, open_seams, ring_neighbours, ulysses_neighbours
+from thinwire.runtime.exchange.wire import Neighbours, Wire
+from thinwire.runtime.parallel import World
+
+
+def install(world: World, wire: Wire) -> Seams:
+    """Put the pace around upstream's collectives, for the dimensions that are split."""
+    seams = open_seams()
+    if world.degrees.ring > 1:
+        seams.put("ring_attn", _paced_ring(seams.usp.ring_attn, ring_neighbours(world), wire))
+    if world.degrees.ulysses > 1:
+        all_to_all = seams.usp.__dict__["_sdpa_all_to_all_single"]
+        seams.put("_sdpa_all_to_all_single", _paced_all_to_all(all_to_all, ulysses_neighbours(world), wire))
+    return seams
+
+
+def _paced_ring(ring_attn: Callable[..., torch.Tensor], neighbours: Neighbours, wire: Wire) -> Any:
+    def ring_attn_over_link(
+        attention_function: object, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **options: Any
+    ) -> torch.Tensor:
+        started = wire.clock()
+        out = ring_attn(attention_function, query, key, value, **options)
+        peers = neighbours.size - 1
+        wire.note(Operation.RING, neighbours, started, (key.nbytes + value.nbytes) * peers, 2 * key.numel() * peers)
+        wire.meter.uncompressed_bytes += (key.nbytes + value.nbytes) * peers
+        return out
+
+    return ring_attn_over_link
+
+
+def _paced_all_to_all(all_to_all: Callable[[torch.Tensor], torch.Tensor], neighbours: Neighbours, wire: Wire) -> Any:
+    def all_to_all_over_link(x: torch.Tensor) -> torch.Tensor:
+        started = wire.clock()
+        out = all_to_all(x)
+        leaving = x.numel() * (neighbours.size - 1) // neighbours.size
+        wire.note(Operation.ULYSSES, neighbours, started, leaving * x.itemsize, leaving)
+        wire.meter.uncompressed_bytes += leaving * x.itemsize
+        return out
+
+    return all_to_all_over_link

@@ -1,0 +1,75 @@
+"""FluxPipeline: joint blocks then single blocks, guidance distilled into an embedding, batch of one.
+
+A text length that the sequence degree does not divide is silently wrong in xfuser's wrapper, so it is refused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from thinwire.runtime.families.family import AttentionShape, TextQuery
+
+
+class Flux:
+    """See the module."""
+
+    pipeline_class = "FluxPipeline"
+    wrapper_class = "xFuserFluxPipeline"
+    default_max_sequence_length = 512
+    combines_inputs = True
+    text_must_divide = True
+
+    def encode(self, pipeline: Any, query: TextQuery, device: torch.device) -> Mapping[str, Any]:
+        """Encode the prompt; there is no negative prompt without classifier-free guidance."""
+        prompt, pooled, _ = pipeline.encode_prompt(
+            prompt=query.prompt, prompt_2=None, device=device, max_sequence_length=query.max_sequence_length
+        )
+        return {
+            "prompt_embeds": prompt,
+            "pooled_prompt_embeds": pooled,
+            "max_sequence_length": query.max_sequence_length,
+        }
+
+    def wrapper_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
+        """Guidance goes into the embedding."""
+        return {"guidance_scale": guidance_scale}
+
+    def plain_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
+        """Guidance goes into the embedding."""
+        return {"guidance_scale": guidance_scale}
+
+    def attention_modules(self, transformer: Any) -> list[torch.nn.Module]:
+        """Return the joint blocks' attention, then the single blocks'."""
+        return [block.attn for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)]
+
+    def text_tokens(self, pipeline: Any, max_sequence_length: int) -> int:
+        """T5's alone; CLIP gives one pooled vector."""
+        return max_sequence_length
+
+    def token_pixels(self, pipeline: Any) -> int:
+        """Latents are packed two by two into tokens."""
+        return int(pipeline.vae_scale_factor) * 2
+
+    def largest_side_pixels(self, pipeline: Any) -> int | None:
+        """Rotary positions have no end."""
+        return None
+
+    def attention_shape(
+        self, pipeline: Any, height: int, width: int, guidance_scale: float, max_sequence_length: int
+    ) -> AttentionShape:
+        """One element: guidance is an embedding."""
+        config = pipeline.transformer.config
+        token_pixels = self.token_pixels(pipeline)
+        return AttentionShape(
+            layers=len(self.attention_modules(pipeline.transformer)),
+            batch=1,
+            image_rows=height // token_pixels,
+            image_columns=width // token_pixels,
+            text_tokens=self.text_tokens(pipeline, max_sequence_length),
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+        )
+
+
+FAMILY = Flux()

@@ -1,0 +1,155 @@
+"""A session: ranks that have met, with a model between them, making pictures one by one.
+
+`Session.open` does everything that can be refused; `generate` is called by every rank for every prompt, and rank 0 gets
+the picture. The exchange is ours unless compression is off, and then upstream's own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy
+import structlog
+import torch
+import torch.distributed as dist
+from PIL import Image
+
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Generation, Prompt, RunSpec
+from thinwire.runtime.exchange.opening import OpenedExchange, Setting, open_exchange
+from thinwire.runtime.exchange.pacing import Pacer
+from thinwire.runtime.exchange.seams import ring_neighbours, ulysses_neighbours
+from thinwire.runtime.exchange.traffic import Traffic, plan_traffic
+from thinwire.runtime.facts import RunFacts, StepHooks
+from thinwire.runtime.model import (
+    LoadedModel,
+    load_model,
+    log_progress,
+    parallelise,
+    refuse_impossible_size,
+    refuse_what_upstream_gets_wrong,
+)
+from thinwire.runtime.parallel import Degrees, Launch, LinkClass, World, open_world
+from thinwire.runtime.picture import Pixels, to_image
+from thinwire.runtime.reference import call_arguments
+from thinwire.runtime.versions import versions
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """See the module. Close it however it ends."""
+
+    world: World
+    model: LoadedModel
+    pipeline: Any
+    generation: Generation
+    traffic: Traffic
+    exchange: OpenedExchange
+    link_is_emulated: bool
+
+    @classmethod
+    def open(cls, spec: RunSpec, hooks: StepHooks, launch: Launch | None = None) -> "Session":
+        """Join the other ranks, load the model and put the exchange in its place. Collective.
+
+        launch: what the launcher said; read from the environment where it is not given.
+
+        Raises:
+            BadInputError: the job asks for what cannot be done, in one sentence.
+        """
+        world = open_world(Degrees.from_spec(spec.parallelism), launch or Launch.from_environment())
+        try:
+            return cls._open_in(world, spec, hooks)
+        except BaseException:
+            world.close()
+            raise
+
+    @classmethod
+    def _open_in(cls, world: World, spec: RunSpec, hooks: StepHooks) -> "Session":
+        generation = spec.generation
+        model = load_model(spec.model, world.device, log_progress if world.rank == 0 else _silent)
+        refuse_impossible_size(model, generation.height, generation.width)
+        shape = model.attention_shape(generation.height, generation.width, generation.guidance_scale_milli / 1000)
+        refuse_what_upstream_gets_wrong(shape, model.family, world.degrees)
+        traffic = plan_traffic(
+            shape,
+            world.degrees,
+            ring=ring_neighbours(world).link_class if world.degrees.ring > 1 else LinkClass.INTRA_NODE,
+            ulysses=ulysses_neighbours(world).link_class if world.degrees.ulysses > 1 else LinkClass.INTRA_NODE,
+            combines_inputs=model.family.combines_inputs,
+        )
+        pipeline = parallelise(model, spec.model.path, world, generation.steps)
+        pacer = Pacer.from_spec(spec.emulated_link)
+        transformer = model.pipeline.transformer
+        setting = Setting(
+            world=world,
+            traffic=traffic,
+            dtype=model.dtype,
+            transformer=transformer,
+            attention_modules=model.family.attention_modules(transformer),
+            pacer=pacer,
+            hooks=hooks,
+        )
+        exchange = open_exchange(setting, spec.compression)
+        log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))
+        return cls(world, model, pipeline, generation, traffic, exchange, pacer.emulates)
+
+    def describe(self) -> RunFacts:
+        """Return what is known of the run before its first step."""
+        return RunFacts(
+            world_size=self.world.size,
+            ladder=self.exchange.ladder,
+            traffic=self.traffic.facts(),
+            rates=self.exchange.steps.rates(),
+            kernel=self.exchange.kernel_name,
+            base_memory_bytes=self.exchange.base_bytes,
+            versions=versions(),
+            link_is_emulated=self.link_is_emulated,
+        )
+
+    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image | None:
+        """Make one picture; rank 0 gets it, the others None. Collective."""
+        pixels = self.generate_pixels(prompt, first_job_step=first_job_step)
+        return None if pixels is None else to_image(pixels)
+
+    def generate_pixels(self, prompt: Prompt, *, first_job_step: int) -> Pixels | None:
+        """Make one picture as float32 [height, width, 3] in 0 to 1; rank 0 gets it, the others None. Collective."""
+        guidance_scale = self.generation.guidance_scale_milli / 1000
+        text = self.model.encode(prompt.prompt, prompt.negative_prompt, guidance_scale)
+        steps = self.exchange.steps
+        steps.begin_prompt(prompt.name, first_job_step)
+
+        def end_step(*_: object) -> dict[str, Any]:
+            steps.end_step()
+            return {}
+
+        output = self.pipeline(
+            **text,
+            **self.model.family.wrapper_arguments(guidance_scale),
+            **call_arguments(self.generation, prompt),
+            callback_on_step_end=end_step,
+        )
+        return self._to_rank_0(None if output is None else output.images[0])
+
+    def close(self) -> None:
+        """Give upstream its functions back and leave the process group."""
+        self.exchange.close()
+        self.world.close()
+
+    def _to_rank_0(self, pixels: Pixels | None) -> Pixels | None:
+        """Bring the picture from the last rank, where upstream leaves it."""
+        last = self.world.size - 1
+        if last == 0:
+            return pixels
+        if self.world.rank == last:
+            assert pixels is not None
+            dist.send(torch.from_numpy(numpy.ascontiguousarray(pixels)), dst=0, group=self.world.control)
+        if self.world.rank != 0:
+            return None
+        received = torch.empty((self.generation.height, self.generation.width, 3), dtype=torch.float32)
+        dist.recv(received, src=last, group=self.world.control)
+        arrived: Pixels = received.numpy()
+        return arrived
+
+
+def _silent(component: str, number: int, total: int) -> None:
+    """Let rank 0 alone speak of loading."""

@@ -1,0 +1,57 @@
+"""`python -m thinwire.runtime.single`: the pictures of THINWIRE_RUN_SPEC by diffusers alone, in one process.
+
+What a parallel run is compared with: same folder layout, events and exit codes as `thinwire.runtime`, no exchange.
+"""
+
+from dataclasses import dataclass
+
+from PIL import Image
+
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
+from thinwire.runtime.entry import enter
+from thinwire.runtime.facts import RunFacts, StepHooks
+from thinwire.runtime.picture import to_image
+from thinwire.runtime.reference import Reference
+from thinwire.runtime.run import run_attempt
+from thinwire.runtime.versions import versions
+
+
+@dataclass(frozen=True, slots=True)
+class SingleSession:
+    """A `Reference` that can be run like a session of one rank."""
+
+    reference: Reference
+
+    @classmethod
+    def open(cls, spec: RunSpec, hooks: StepHooks) -> "SingleSession":
+        """Load the model; there is no exchange to report, so the hooks are never called."""
+        return cls(Reference.open(spec))
+
+    def describe(self) -> RunFacts:
+        """Return facts without ladder and traffic."""
+        return RunFacts(
+            world_size=1,
+            ladder=(),
+            traffic=(),
+            rates={},
+            kernel="none",
+            base_memory_bytes=0,
+            versions=versions(),
+            link_is_emulated=False,
+        )
+
+    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image:
+        """Make one picture."""
+        return to_image(self.reference.generate_pixels(prompt))
+
+    def close(self) -> None:
+        """Nothing is held but memory."""
+
+
+def work(spec: RunSpec, rank: int) -> None:
+    """Make the pictures that are missing."""
+    run_attempt(spec, rank=rank, open_session=SingleSession.open, tell=lambda verdict: verdict)
+
+
+if __name__ == "__main__":
+    enter(work)

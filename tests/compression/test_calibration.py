@@ -1,0 +1,84 @@
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tests.compression.transform.test_transform_rungs import calibrated
+from thinwire.compression import Calibration, CalibrationError, Role
+
+
+def example():
+    places = [(0, Role.KEY), (0, Role.VALUE), (11, Role.HIDDEN)]
+    return Calibration(
+        "model-1",
+        "12 prompts",
+        {place: calibrated(size=size) for size, place in enumerate(places, start=5)},
+        dict.fromkeys(places, 2.5),
+    )
+
+
+def test_a_calibration_survives_its_file(tmp_path):
+    path = tmp_path / "thinwire-calibration.safetensors"
+    example().save(path)
+    loaded = Calibration.load(path, "model-1")
+    assert loaded.recipe == "12 prompts"
+    assert loaded.sensitivities == example().sensitivities
+    for place, basis in example().bases.items():
+        assert loaded.bases[place].tag == basis.tag
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_calibration_of_another_model_is_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    example().save(path)
+    with pytest.raises(CalibrationError, match="model: expected model-2, got model-1; calibrate this model"):
+        Calibration.load(path, "model-2")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 200, -1])
+def test_a_broken_file_is_refused(tmp_path, keep):
+    path = tmp_path / "c.safetensors"
+    example().save(path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(CalibrationError, match="calibrate again"):
+        Calibration.load(path, "model-1")
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(CalibrationError, match="calibrate again"):
+        Calibration.load(tmp_path / "none.safetensors", "model-1")
+
+
+METADATA = {"format": "thinwire-calibration", "version": "1", "model": "model-1"}
+PARTS = {
+    "layer.0.key.forward": torch.eye(4)[None],
+    "layer.0.key.inverse": torch.eye(4)[None],
+    "layer.0.key.codes": torch.zeros(4, dtype=torch.int16),
+    "layer.0.key.sensitivity": torch.tensor(1.0),
+}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "change", "said"),
+    [
+        ({"format": "pt"}, {}, "format: expected thinwire-calibration, got pt"),
+        ({"version": "2"}, {}, "version: expected 1, got 2"),
+        ({}, {"layer.0.key.codes": None}, "expected whole bases"),
+        ({}, {"layer.0.key.codes": torch.zeros(5, dtype=torch.int16)}, "basis, codes"),
+        ({}, {"layer.0.key.inverse": torch.full((1, 4, 4), float("nan"))}, "basis, inverse: expected finite"),
+        ({}, {"layer.x.key.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"layer.0.soul.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"forward.forward": torch.eye(4)[None]}, "expected names like"),
+    ],
+)
+def test_a_file_that_says_something_else_is_refused(tmp_path, metadata, change, said):
+    path = tmp_path / "c.safetensors"
+    tensors = {name: tensor for name, tensor in (PARTS | change).items() if tensor is not None}
+    save_file(tensors, path, METADATA | metadata)
+    with pytest.raises(CalibrationError, match=said):
+        Calibration.load(path, "model-1")
+
+
+def test_the_least_file_is_accepted(tmp_path):
+    path = tmp_path / "c.safetensors"
+    save_file(PARTS, path, METADATA)
+    assert set(Calibration.load(path, "model-1").bases) == {(0, Role.KEY)}

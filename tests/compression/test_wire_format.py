@@ -1,0 +1,131 @@
+"""A second decoder, written from docs/wire-format.md alone in numpy float32, must see what the first one sees."""
+
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+
+from tests.compression.cases import STREAM, drifting, pair
+from thinwire.compression import LADDER, RAW, BaseFormat
+
+F = np.float32
+STEP = np.array([0.0] + [2.0 ** ((code - 255) / 16) for code in range(1, 256)]).astype(F)
+LEVELS = {
+    3: [-2.152, -1.344, -0.7560, -0.2451, 0.2451, 0.7560, 1.344, 2.152],
+    4: [-1.510, -0.4528, 0.4528, 1.510],
+    5: [-1.2240, 0, 1.2240],
+    6: [-1, 1],
+}
+PLANES = {1: [(256, 1)], 2: [(16, 2)], 3: [(4, 4), (2, 8)], 4: [(4, 4)], 5: [(3, 5)], 6: [(2, 8)]}
+NUMPY = {torch.float32: np.float32, torch.float16: np.float16}
+
+
+class SecondDecoder:
+    def __init__(self, rows, channels, order, base_format, dtype):
+        self.rows, self.channels, self.order, self.base_format = rows, channels, order, base_format
+        self.dtype = dtype
+        self.base = np.zeros((rows, channels), F)
+        self.forget()
+
+    def forget(self):
+        self.deltas = [np.zeros((self.rows, self.channels), F) for _ in range(self.order)]
+        self.sums = {name: np.zeros(self.channels, F) for name in ("E0", "E1", "E2", "F0", "F1", "G0")}
+
+    def codes(self, rung, data):
+        count = self.rows * self.channels
+        total, weight = np.zeros(count, np.int64), 1
+        for base, per_byte in PLANES[rung]:
+            stride = -(-count // per_byte)
+            plane, data = np.frombuffer(data[:stride], np.uint8).astype(np.int64), data[stride:]
+            digits = np.concatenate([plane // base**place % base for place in range(per_byte)])
+            total, weight = total + digits[:count] * weight, weight * base
+        return total.reshape(self.rows, self.channels)
+
+    def values(self, rung, payload):
+        (top,) = struct.unpack("<f", payload[:4])
+        rows = F(top) * STEP[np.frombuffer(payload[4 : 4 + self.rows], np.uint8)][:, None]
+        rest = payload[4 + self.rows :]
+        if rung in (1, 2):
+            return (self.codes(rung, rest) - (127 if rung == 1 else 7)).astype(F) * rows
+        channels = STEP[np.frombuffer(rest[: self.channels], np.uint8)]
+        return (np.array(LEVELS[rung], F)[self.codes(rung, rest[self.channels :])] * rows) * channels
+
+    def prediction(self):
+        s, one = self.sums, F(1)
+        with np.errstate(all="ignore"):
+            if self.order == 0:
+                return self.base
+            if self.order == 1:
+                usable = (s["E1"] > F(2.0**-100)) & (s["E1"] <= F(2.0**122))
+                a = np.where(usable, np.clip(s["F0"] / s["E1"], F(0), one), F(0)) * F(0.9)
+                return self.base + a * self.deltas[0]
+            t = s["E1"] + s["E2"]
+            usable = (t > F(2.0**-100)) & (t <= F(2.0**122))
+            u, w, v = s["E1"] / t + F(1 / 64), s["E2"] / t + F(1 / 64), s["F1"] / t
+            f, g = s["F0"] / t, s["G0"] / t
+            d = u * w - v * v
+            a = np.clip(np.where(usable, (f * w - g * v) / d, F(0)), F(-2), F(2))
+            c = np.clip(np.where(usable, (g * u - f * v) / d, F(0)), F(-1), F(1))
+            return (self.base + a * self.deltas[0]) + c * self.deltas[1]
+
+    def inner(self, left, right):
+        total = np.zeros(self.channels, F)
+        for first in range(0, self.rows, 64):
+            block = np.zeros(self.channels, F)
+            for row in range(first, min(first + 64, self.rows)):
+                block = block + left[row] * right[row]
+            total = total + block
+        return total
+
+    def kept(self, x, *, delta=False):
+        if self.base_format is BaseFormat.INT8:
+            largest = np.abs(x).max(1)
+            usable = largest > 2.0**-100
+            divisor = np.where(usable, largest, F(1))
+            inverse, scale = np.where(usable, F(127) / divisor, F(0)), np.where(usable, largest / F(127), F(0))
+            return np.rint(x * inverse[:, None]).astype(F) * scale[:, None]
+        if delta:
+            bits = x.view(np.uint32).astype(np.uint64)
+            return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(F)
+        return x
+
+    def decode(self, frame):
+        magic, version, form, rung, *_, length, checksum = struct.unpack("<2sBBBBHIIIIHHHBBII", frame[:40])
+        payload = frame[40:]
+        assert (magic, version, length, checksum) == (b"tw", 1, len(payload), zlib.crc32(payload))
+        key_frame = form >> 3 & 1
+        if rung == 0:
+            x = np.frombuffer(payload, NUMPY[self.dtype]).reshape(self.rows, self.channels).astype(F)
+        else:
+            predicted = np.zeros_like(self.base) if key_frame else self.prediction()
+            x = predicted + self.values(rung, payload)
+        if key_frame:
+            self.forget()
+        elif self.order:
+            delta, s, decay = x - self.base, self.sums, F(0.5 if self.order == 1 else 0.8)
+            s["E2"], s["E1"], s["F1"] = s["E1"], s["E0"], s["F0"]
+            s["E0"] = s["E0"] * decay + self.inner(delta, delta)
+            s["F0"] = s["F0"] * decay + self.inner(delta, self.deltas[0])
+            if self.order == 2:
+                s["G0"] = s["G0"] * decay + self.inner(delta, self.deltas[1])
+            self.deltas = [self.kept(delta, delta=True), *self.deltas][: self.order]
+        self.base = self.kept(x)
+        return x.astype(NUMPY[self.dtype])
+
+
+@pytest.mark.parametrize("dtype", NUMPY)
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("form", BaseFormat)
+def test_a_decoder_written_from_the_page_alone_sees_the_same_bits(dtype, order, form):
+    rows, channels = 71, 19
+    encoder, decoder = pair(rows, channels, dtype, order=order, base_format=form)
+    second = SecondDecoder(rows, channels, order, form, dtype)
+    for step, x in enumerate(drifting(rows, channels, dtype, 3 * len(LADDER))):
+        rung = RAW if step == 0 else LADDER[step * 3 % len(LADDER)]
+        key_frame = step == 0 or (step == 10 and rung.carries_key_frames)
+        said = {"rung": rung, "epoch": 0, "step": step, "key_frame": key_frame}
+        frame = encoder.encode(x, **said).frame
+        arrived = decoder.decode(frame, **said)
+        assert np.array_equal(second.decode(bytes(frame.numpy())), arrived.numpy()), (STREAM, rung.name, step)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import queue
+import random
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from tests.controller.messages import STEPS, hello, step
+from tests.controller.serving import KEY, Served, served
+from tests.controller.waiting import eventually
+from thinwire.controller.job_record import JobRecord
+from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2 as pb
+
+
+@pytest.fixture
+def controller() -> Iterator[Served]:
+    with served(JobRecord(KEY)) as running:
+        yield running
+
+
+class Rank0:
+    """Speaks on one stream; `say` returns the directives that came back so far."""
+
+    def __init__(self, controller: Served) -> None:
+        self._said: queue.Queue[pb.ReportRequest | None] = queue.Queue()
+        self.answers = controller.telemetry.Report(iter(self._said.get, None))
+
+    def say(self, *requests: pb.ReportRequest) -> None:
+        for request in requests:
+            self._said.put(request)
+
+    def hang_up(self) -> list[pb.Directive]:
+        self._said.put(None)
+        return [answer.directive for answer in self.answers]
+
+
+def test_a_slow_link_is_answered_with_a_lower_rate_and_a_reason(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1), *(step(number + 2, number, bytes_per_second=5e6) for number in range(4)))
+    (directive,) = rank.hang_up()
+    assert directive.epoch == 1
+    assert directive.rates[0].millibits < 32000
+    assert "intra-node carries 4.99 MB/s" in directive.reason
+    assert "off stalls" in directive.reason
+
+
+def test_run_finished_ends_the_stream_in_agreement(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1), pb.ReportRequest(sequence=2, run_finished=pb.RunFinished(succeeded=True)))
+    assert list(rank.answers) == []
+    assert rank.answers.code() == grpc.StatusCode.OK
+    finished = controller.record().heard.finished
+    assert finished is not None
+    assert finished.succeeded
+
+
+@pytest.mark.parametrize(
+    ("first", "code", "words"),
+    [
+        (step(1, 0), grpc.StatusCode.FAILED_PRECONDITION, "expected Hello first, got step"),
+        (pb.ReportRequest(sequence=1), grpc.StatusCode.FAILED_PRECONDITION, "expected Hello first, got nothing"),
+        (hello(job_name="other"), grpc.StatusCode.NOT_FOUND, "no job default/other here"),
+        (hello(attempt=0), grpc.StatusCode.FAILED_PRECONDITION, "only the newest attempt may report"),
+        (hello(prompts_total=-1), grpc.StatusCode.FAILED_PRECONDITION, "a negative count"),
+        (hello(epoch=2**63), grpc.StatusCode.FAILED_PRECONDITION, "an epoch that no run reaches"),
+    ],
+)
+def test_a_stream_that_cannot_be_listened_to_is_refused_in_words(
+    controller: Served, first: pb.ReportRequest, code: grpc.StatusCode, words: str
+):
+    rank = Rank0(controller)
+    rank.say(first)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(rank.answers)
+    assert refused.value.code() == code
+    assert words in refused.value.details()
+
+
+def test_the_ranks_of_an_earlier_attempt_are_not_heard(controller: Served):
+    first, second = Rank0(controller), Rank0(controller)
+    first.say(hello(1, attempt=2))
+    eventually(lambda: controller.record().heard.attempt == 2)
+    second.say(hello(1, attempt=1))
+    with pytest.raises(grpc.RpcError, match="expected attempt 2, got a Hello of attempt 1"):
+        next(second.answers)
+    assert first.hang_up() == []
+
+
+def test_a_newer_stream_of_a_job_silences_the_older_one(controller: Served):
+    older = Rank0(controller)
+    older.say(hello(1), *(step(number + 2, number, bytes_per_second=5e6) for number in range(4)))
+    assert next(older.answers).directive.epoch == 1
+    newer = Rank0(controller)
+    newer.say(hello(10), *(step(number + 11, number + 4, bytes_per_second=5e6) for number in range(2)))
+    assert next(newer.answers).directive.epoch == 1
+    older.say(step(30, 9))
+    with pytest.raises(grpc.RpcError, match="a newer stream"):
+        next(older.answers)
+    newer.hang_up()
+
+
+def test_a_replayed_stream_moves_nothing_and_is_counted(controller: Served):
+    said = [hello(1), *(step(number + 2, number) for number in range(10))]
+    first, again = Rank0(controller), Rank0(controller)
+    first.say(*said)
+    first.hang_up()
+    before = controller.record()
+    again.say(*said)
+    assert again.hang_up() == []
+    after = controller.record()
+    assert after.heard.tuner == before.heard.tuner
+    assert after.samples == before.samples
+    assert after.refused["sequence seen before"] == len(said)
+
+
+def test_a_new_controller_learns_from_hello_what_it_missed(controller: Served):
+    retune = pb.Retune(
+        job_step=9, epoch=3, link_class="intra-node", from_millibits=32000, to_millibits=2200, reason="x"
+    )
+    greeting = hello(100, prompts_done=1, epoch=3)
+    greeting.hello.retunes.append(retune)
+    del greeting.hello.rates[:]
+    greeting.hello.rates.add(link_class="intra-node", millibits=2200)
+    rank = Rank0(controller)
+    rank.say(greeting, *(step(101 + at, STEPS + at, millibits=2200, epoch=3) for at in range(4)))
+    rank.hang_up()
+    record = controller.record()
+    assert record.heard.prompts_done == 1
+    assert list(record.retunes) == [retune]
+    assert record.heard.tuner is not None
+    assert record.heard.tuner.epoch == 3
+
+
+def test_two_thousand_fuzzed_reports_change_no_rate_and_kill_nothing(controller: Served):
+    chance = random.Random(7)
+    rank = Rank0(controller)
+    rank.say(hello(1), *(step(number + 2, number, bytes_per_second=1e9) for number in range(6)))
+    poison = (float("nan"), float("inf"), -float("inf"), -1.0, 0.0, 1e300, -1e300)
+    whole = (-1, -(2**31), 2**31 - 1, 0)
+    sequence = 100
+    for _ in range(2000):
+        sequence += chance.choice((0, 1, 1, 3))
+        request = step(sequence, 6 + chance.randrange(20))
+        window = request.step.windows[0]
+        match chance.randrange(6):
+            case 0:
+                setattr(window, chance.choice(("sum_bytes", "sum_seconds")), chance.choice(poison))
+            case 1:
+                setattr(request.step, chance.choice(("step_seconds", "compute_seconds")), chance.choice(poison[:4]))
+            case 2:
+                window.count = chance.choice((-1, -(2**63)))
+            case 3:
+                request.step.job_step = chance.choice(whole[:2])
+            case 4:
+                request.step.rates[0].millibits = chance.choice((-5, 0, 2**31 - 1))
+            case _:
+                request.step.windows.append(window)
+        rank.say(request)
+    rank.say(step(sequence + 1, 6, bytes_per_second=1e9))
+    assert [directive for directive in rank.hang_up() if directive.rates[0].millibits != 32000] == []
+    record = controller.record()
+    assert sum(record.refused.values()) == 2000
+    assert record.samples[-1].job_step == 6
+
+
+def test_bytes_that_are_no_message_end_only_their_own_stream(controller: Served):
+    chance = random.Random(3)
+    method = f"/{pb.DESCRIPTOR.services_by_name['TelemetryService'].full_name}/Report"
+    raw = controller.channel.stream_stream(method)
+    for _ in range(20):
+        with pytest.raises(grpc.RpcError):
+            list(raw(iter([chance.randbytes(chance.randrange(1, 200))])))
+    rank = Rank0(controller)
+    rank.say(hello(1))
+    assert rank.hang_up() == []
+
+
+def test_a_message_beyond_the_size_limit_is_refused(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1, version="x" * 5_000_000))
+    with pytest.raises(grpc.RpcError) as refused:
+        next(rank.answers)
+    assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
