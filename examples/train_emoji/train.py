@@ -200,6 +200,22 @@ def drawing_weights(emoji: data.EmojiData, step: int) -> torch.Tensor:
     return emoji.weights if step < transformer.FAVOURITES_STEP else emoji.favoured_weights
 
 
+def drawn_batch(
+    emoji: data.EmojiData, tokenizer: CLIPTokenizerFast, step: int, weights: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which pictures a step sees (batch,), and the tokens of a caption of each (batch, 16), a tenth of them empty."""
+    choice = random.Random(SEED + step)
+    picks = torch.multinomial(weights, transformer.BATCH, replacement=True, generator=generator)
+    texts = [
+        "" if choice.random() < transformer.EMPTY_CAPTION_SHARE else choice.choice(emoji.captions[i])
+        for i in picks.tolist()
+    ]
+    ids = tokenizer(
+        texts, padding="max_length", max_length=transformer.TEXT_TOKENS, truncation=True, return_tensors="pt"
+    ).input_ids
+    return picks, ids
+
+
 def train_transformer(
     emoji: data.EmojiData, latents: dict[int, torch.Tensor], half_steps: int, full_steps: int, checkpoint: Path
 ) -> dict[str, Any]:
@@ -213,16 +229,7 @@ def train_transformer(
     optimizer = torch.optim.AdamW(model.parameters(), betas=(0.9, 0.98), weight_decay=0.01)
 
     def loss_of(step: int, generator: torch.Generator) -> torch.Tensor:
-        choice = random.Random(SEED + step)
-        weights = drawing_weights(emoji, step)
-        picks = torch.multinomial(weights, transformer.BATCH, replacement=True, generator=generator)
-        texts = [
-            "" if choice.random() < transformer.EMPTY_CAPTION_SHARE else choice.choice(emoji.captions[i])
-            for i in picks.tolist()
-        ]
-        ids = tokenizer(
-            texts, padding="max_length", max_length=transformer.TEXT_TOKENS, truncation=True, return_tensors="pt"
-        ).input_ids
+        picks, ids = drawn_batch(emoji, tokenizer, step, drawing_weights(emoji, step), generator)
         if step >= half_steps:
             return transformer.loss(model["image"], model["text"], latents[64][picks], ids, generator)
         with transformer.half_size_positions(model["image"]):

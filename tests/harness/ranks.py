@@ -1,20 +1,23 @@
-"""Run one function in several ranks that are forked from this process, so that torch and xfuser are imported once.
+"""Run one function in several ranks that are forked from one process, so that torch and xfuser are imported once.
 
+That process is multiprocessing's fork server, not the test's own: a process that has computed with several threads
+leaves its forks an OpenMP pool without threads, and they wait for it for ever.
 A rank that raises fails the test with its traceback; ranks that do not end in time are killed and named.
 """
 
+import multiprocessing
 import os
 import pickle
-import signal
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 from thinwire.runtime.parallel import Launch
-from thinwire.runtime.shims import import_xfuser
 
 
 class RankError(AssertionError):
@@ -28,23 +31,29 @@ def run_ranks(
     local_world_size: int | None = None,
     timeout_seconds: float = 60.0,
 ) -> list[Any]:
-    """Call `function(launch, *arguments)` in every rank and return what each returned, by rank (it must pickle)."""
-    import_xfuser()
+    """Call `function(launch, *arguments)` in every rank and return what each returned, by rank.
+
+    Function, arguments and results must pickle.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.harness.warm"])
     local = local_world_size or world_size
     with tempfile.TemporaryDirectory(prefix="thinwire-ranks-") as folder:
         launches = [
             Launch(rank, world_size, rank % local, local, f"file://{folder}/rendezvous", timeout_seconds)
             for rank in range(world_size)
         ]
-        children = {_fork(launch, function, arguments, Path(folder)): launch.rank for launch in launches}
-        late = _wait(dict(children), time.monotonic() + timeout_seconds)
+        ranks: list[BaseProcess] = [
+            context.Process(target=_rank, args=(launch, function, arguments, Path(folder)), daemon=True)
+            for launch in launches
+        ]
+        for rank in ranks:
+            rank.start()
+        late = _wait(ranks, time.monotonic() + timeout_seconds)
         return _collect(Path(folder), world_size, late)
 
 
-def _fork(launch: Launch, function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path) -> int:
-    child = os.fork()
-    if child:
-        return child
+def _rank(launch: Launch, function: Callable[..., Any], arguments: tuple[Any, ...], folder: Path) -> None:
     try:
         os.environ.update(
             RANK=str(launch.rank),
@@ -55,32 +64,20 @@ def _fork(launch: Launch, function: Callable[..., Any], arguments: tuple[Any, ..
         outcome: tuple[bool, Any] = (True, function(launch, *arguments))
     except BaseException:
         outcome = (False, traceback.format_exc())
-    try:
-        (folder / f"{launch.rank}.partial").write_bytes(pickle.dumps(outcome))
-        (folder / f"{launch.rank}.partial").rename(folder / f"{launch.rank}.outcome")
-    finally:
-        os._exit(0)
+    (folder / f"{launch.rank}.partial").write_bytes(pickle.dumps(outcome))
+    (folder / f"{launch.rank}.partial").rename(folder / f"{launch.rank}.outcome")
 
 
-def _wait(children: dict[int, int], deadline: float) -> list[int]:
-    """Reap the children until the deadline; kill and return the ranks that are late."""
-    while children and time.monotonic() < deadline:
-        child = _reap_any(children)
-        children.pop(child, None)
-        if not child:
-            time.sleep(0.005)
-    for child in children:
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-    return list(children.values())
-
-
-def _reap_any(children: dict[int, int]) -> int:
-    for child in children:
-        reaped, _ = os.waitpid(child, os.WNOHANG)
-        if reaped:
-            return reaped
-    return 0
+def _wait(ranks: list[BaseProcess], deadline: float) -> list[int]:
+    """Wait for the ranks until the deadline; kill and return those that are late."""
+    running = {process.sentinel: number for number, process in enumerate(ranks)}
+    while running and (left := deadline - time.monotonic()) > 0:
+        for sentinel in wait(list(running), timeout=left):
+            del running[sentinel]  # type: ignore[arg-type]
+    for process in ranks:
+        process.kill()
+        process.join()
+    return list(running.values())
 
 
 def _collect(folder: Path, world_size: int, late: list[int]) -> list[Any]:
