@@ -10,4 +10,4 @@ from thinwire.runtime.shims import import_xfuser
 import_xfuser()
 get_checkpoint_conversion_mapping("clip_text_model")  # builds a table of regular expressions, once
 
-__all__ = ["guiders", "generate", "models", "reference", "sessions"]
+__all__ = ["generate", "guiders", "models", "reference", "sessions"]
