@@ -30,7 +30,7 @@ from bench.about import about
 from bench.closed_loop import CodedAttention, MakeCodec, ThinwireCodec, Traffic
 from bench.compactfusion import CODERS, CompactFusionCodec
 from bench.prompts import MEASURED
-from thinwire.compression import LADDER, RAW, choose_kernel, rung_named
+from thinwire.compression import RAW, RUNGS, choose_kernel, rung_named
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def main(arguments: list[str]) -> int:
 
 
 def codec_names() -> list[str]:
-    return [rung.name for rung in LADDER] + list(CODERS)
+    return [rung.name for rung in RUNGS] + list(CODERS)
 
 
 def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iterator[Picture]:

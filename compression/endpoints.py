@@ -79,7 +79,7 @@ class _Endpoint:
         if size is None:
             size = self._sizes[rung.name] = frame_bytes(rung, self._shape[0], self._shape[1], self._dtype)
         if key_frame and not rung.carries_key_frames:
-            raise RungError(f"key frame: expected raw, int8, int4 or transform from 3 bits on, got {rung.name}")
+            raise RungError(f"key frame: expected raw, int8, fp8, int4 or transform from 3 bits on, got {rung.name}")
         payload_bytes = size - HEADER_BYTES
         header = self._layout.header(rung, epoch=epoch, step=step, key_frame=key_frame, payload_bytes=payload_bytes)
         return header, size
@@ -108,9 +108,10 @@ class StreamEncoder(_Endpoint):
     ) -> Encoded:
         """Code one tensor ([rows, channels], contiguous) and move on.
 
-        A key frame codes the tensor itself instead of a residual, so `rung` must be raw, int8 or int4. out:
-        [frame_bytes] uint8 to write into. Raises TensorError, RungError, NonFiniteError (a coded rung was given NaN,
-        Inf or values beyond 2**60), all before anything has changed.
+        A key frame codes the tensor itself instead of a residual, so `rung` must be fine enough for one: raw, int8,
+        fp8, int4 or a transform from 3 bits on. out: [frame_bytes] uint8 to write into.
+        Raises TensorError, RungError, NonFiniteError (a coded rung was given NaN, Inf or values beyond 2**60), all
+        before anything has changed.
         """
         header, size = self._header(rung, epoch, step, key_frame)
         self._check("tensor", x, self._shape, self._dtype)

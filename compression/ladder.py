@@ -1,4 +1,4 @@
-"""The ladder: every rung, from most to least bits. A new rung is one file and one entry here."""
+"""The table of rungs, and the ladder: the ones a rate may choose. A new rung is one file and one entry in RUNGS."""
 
 import torch
 
@@ -6,9 +6,19 @@ from thinwire.compression.dtypes import dtype_wire_id
 from thinwire.compression.errors import RungError, TensorError
 from thinwire.compression.frames import HEADER_BYTES
 from thinwire.compression.rungs.base import Rung
+from thinwire.compression.rungs.fp8 import FP8
+from thinwire.compression.rungs.low_rank import (
+    LOW_RANK_8,
+    LOW_RANK_8_INT4,
+    LOW_RANK_16,
+    LOW_RANK_16_INT4,
+    LOW_RANK_32,
+    LOW_RANK_32_INT4,
+)
 from thinwire.compression.rungs.per_token import INT4, INT8
 from thinwire.compression.rungs.rank_one import BITS1, BITS2, BITS3, TERNARY
 from thinwire.compression.rungs.raw import RawRung
+from thinwire.compression.rungs.sparse import SPARSE_1_OF_8, SPARSE_2_OF_4
 from thinwire.compression.rungs.transform import TransformRung
 
 __all__ = [
@@ -16,10 +26,20 @@ __all__ = [
     "BITS2",
     "BITS3",
     "CALIBRATED_LADDER",
+    "FP8",
     "INT4",
     "INT8",
     "LADDER",
+    "LOW_RANK_8",
+    "LOW_RANK_8_INT4",
+    "LOW_RANK_16",
+    "LOW_RANK_16_INT4",
+    "LOW_RANK_32",
+    "LOW_RANK_32_INT4",
     "RAW",
+    "RUNGS",
+    "SPARSE_1_OF_8",
+    "SPARSE_2_OF_4",
     "TERNARY",
     "frame_bytes",
     "rung_named",
@@ -27,7 +47,21 @@ __all__ = [
 ]
 
 RAW = RawRung()
+# What a rate is met with: from rung to rung fewer bits and more loss, at every shape (docs/codec.md has the others).
 LADDER: tuple[Rung, ...] = (RAW, INT8, INT4, BITS3, BITS2, TERNARY, BITS1)
+# Every rung that needs no basis; those beyond the ladder are chosen by name.
+RUNGS: tuple[Rung, ...] = (
+    *LADDER,
+    FP8,
+    SPARSE_2_OF_4,
+    SPARSE_1_OF_8,
+    LOW_RANK_8,
+    LOW_RANK_16,
+    LOW_RANK_32,
+    LOW_RANK_8_INT4,
+    LOW_RANK_16_INT4,
+    LOW_RANK_32_INT4,
+)
 # For streams that were opened with a basis.
 CALIBRATED_LADDER: tuple[Rung, ...] = (
     RAW,
@@ -41,13 +75,13 @@ CALIBRATED_LADDER: tuple[Rung, ...] = (
 
 def rung_named(name: str) -> Rung:
     """Return the rung of that name (`transform-750` for any rate); raises RungError with the names there are."""
-    for rung in LADDER:
+    for rung in RUNGS:
         if rung.name == name:
             return rung
     family, _, millibits = name.partition("-")
     if family == "transform" and millibits.isdecimal():
         return TransformRung(int(millibits))
-    known = ", ".join(rung.name for rung in LADDER)
+    known = ", ".join(rung.name for rung in RUNGS)
     raise RungError(f"rung: expected one of {known}, or transform-MILLIBITS, got {name!r}")
 
 

@@ -87,6 +87,7 @@ class StreamState:
             self.sums,
             self.memory.component_codes,
             self.memory.token_codes,
+            *(() if self.memory.right_factor is None else (self.memory.right_factor,)),
         )
         crc = 0
         for tensor in ordered:

@@ -125,8 +125,8 @@ class EagerCoder:
             self._remember(holdable(decoded_RC), key_frame=key_frame)
             x_RC.view(-1).view(torch.uint8).copy_(payload)  # bit for bit, NaN payloads included
             return
-        if not key_frame:
-            decoded_RC = self._prediction() + decoded_RC
+        # A key frame predicts 0, and 0 + -0 is 0, as at the sender.
+        decoded_RC = (torch.zeros_like(decoded_RC) if key_frame else self._prediction()) + decoded_RC
         self._remember(decoded_RC, key_frame=key_frame)
         x_RC.copy_(decoded_RC)
 

@@ -237,7 +237,7 @@ class NativeCoder:
     def _moved_on(self, *, key_frame: bool) -> None:
         state = self._state
         state.newest = self._stream.newest
-        if key_frame and state.basis is not None:
+        if key_frame:
             state.memory = RungMemory.fresh(state.basis, state.rows, state.device)
 
     def predict(self, x_RC: Tensor) -> None:

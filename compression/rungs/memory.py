@@ -10,11 +10,15 @@ from thinwire.compression.transform.basis import Basis
 
 @dataclass(frozen=True, slots=True)
 class RungMemory:
-    """component_codes: [channels] int16, token_codes: [rows] int16, the last amplitudes; empty without a basis."""
+    """component_codes: [channels] int16, token_codes: [rows] int16, the last amplitudes; empty without a basis.
+
+    right_factor: [channels, ranks] float32, of the last low-rank frame; None before the first.
+    """
 
     basis: Basis | None
     component_codes: Tensor
     token_codes: Tensor
+    right_factor: Tensor | None = None
 
     @classmethod
     def fresh(cls, basis: Basis | None, rows: int, device: torch.device) -> "RungMemory":

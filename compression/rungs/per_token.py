@@ -16,6 +16,35 @@ LARGEST = 2.0**61
 
 
 @dataclass(frozen=True, slots=True)
+class RowScales:
+    """top: scalar. codes: [rows] uint8. inverse_R: 1 / scale of each row, 0 where the scale is 0; float32."""
+
+    top: Tensor
+    codes: Tensor
+    inverse_R: Tensor
+
+
+def row_scales(tensor_RC: Tensor, levels: float, name: str) -> RowScales:
+    """Return scales that bring each row within -levels ... levels, a sixteenth of an octave at most too large.
+
+    Raises NonFiniteError beyond 2**61, in the name of a rung.
+    """
+    largest_R = tensor_RC.abs().amax(dim=1) if tensor_RC.numel() else tensor_RC.new_zeros(tensor_RC.shape[0])
+    largest = largest_R.max() if largest_R.numel() else largest_R.new_zeros(())
+    if not bool(largest <= LARGEST):
+        raise NonFiniteError(f"{name}: expected finite values up to 2**61, got {float(largest)}; send it raw")
+    top = largest / levels
+    if not bool(top > SMALLEST_TOP):
+        top = torch.zeros_like(top)
+        codes = torch.zeros_like(largest_R, dtype=torch.uint8)
+    else:
+        codes = upward_codes(largest_R / largest)
+    scale_R = top * step_table(tensor_RC.device)[codes.long()]
+    inverse_R = torch.where(scale_R > 0, torch.ones_like(scale_R) / scale_R, torch.zeros_like(scale_R))
+    return RowScales(top, codes, inverse_R)
+
+
+@dataclass(frozen=True, slots=True)
 class PerTokenRung(Rung):
     """value = (code - levels) * scale(row), codes 0 to 2 * levels, rounded half to even.
 
@@ -37,21 +66,10 @@ class PerTokenRung(Rung):
 
     def encode(self, tensor_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
         """Quantise row by row; raises NonFiniteError beyond 2**61."""
-        largest_R = tensor_RC.abs().amax(dim=1) if tensor_RC.numel() else tensor_RC.new_zeros(tensor_RC.shape[0])
-        largest = largest_R.max() if largest_R.numel() else largest_R.new_zeros(())
-        if not bool(largest <= LARGEST):
-            raise NonFiniteError(f"{self.name}: expected finite values up to 2**61, got {float(largest)}; send it raw")
-        top = largest / self.levels
-        if not bool(top > SMALLEST_TOP):
-            top = torch.zeros_like(top)
-            scale_codes = torch.zeros_like(largest_R, dtype=torch.uint8)
-        else:
-            scale_codes = upward_codes(largest_R / largest)
-        scale_R = top * step_table(tensor_RC.device)[scale_codes.long()]
-        inverse_R = torch.where(scale_R > 0, torch.ones_like(scale_R) / scale_R, torch.zeros_like(scale_R))
-        steps_RC = (tensor_RC * inverse_R[:, None]).round().clamp(-self.levels, self.levels)
+        scales = row_scales(tensor_RC, self.levels, self.name)
+        steps_RC = (tensor_RC * scales.inverse_R[:, None]).round().clamp(-self.levels, self.levels)
         codes = (steps_RC + self.levels).to(torch.int16).view(-1)
-        return torch.cat([write_top(top), scale_codes, pack((self.plane,), codes)])
+        return torch.cat([write_top(scales.top), scales.codes, pack((self.plane,), codes)])
 
     def decode(
         self, payload: Tensor, rows: int, channels: int, dtype: torch.dtype, memory: RungMemory

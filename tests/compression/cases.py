@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from thinwire.compression import (
-    LADDER,
     RAW,
+    RUNGS,
     BaseFormat,
     Exchange,
     Kernel,
@@ -19,13 +19,17 @@ from thinwire.compression import (
     StreamId,
     choose_kernel,
 )
+from thinwire.compression.rungs.low_rank import LowRankRung
 from thinwire.compression.rungs.memory import RungMemory
 
 STREAM = StreamId(Exchange.RING, layer=3, role=Role.KEY, branch=1, source=2, destination=5)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-CODED = tuple(rung for rung in LADDER if rung is not RAW)
+CODED = tuple(rung for rung in RUNGS if rung is not RAW)
+# Rungs whose encoder is fixed arithmetic, bit for bit; the others' factors are found by a library's linear algebra.
+FIXED = tuple(rung for rung in RUNGS if not isinstance(rung, LowRankRung))
 
-rungs = st.sampled_from(LADDER)
+rungs = st.sampled_from(RUNGS)
+fixed_rungs = st.sampled_from(FIXED)
 dtypes = st.sampled_from(DTYPES)
 orders = st.integers(0, 2)
 base_formats = st.sampled_from(BaseFormat)

@@ -11,6 +11,7 @@ from thinwire.compression import (
     INT8,
     LADDER,
     RAW,
+    RUNGS,
     BaseFormat,
     ChecksumError,
     Exchange,
@@ -143,7 +144,7 @@ def test_a_frame_of_another_length_is_refused(size):
         decoder.decode(other.clone(), rung=BITS2, epoch=7, step=9)
 
 
-@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
 @pytest.mark.parametrize("kernel", ["native", "eager"])
 def test_a_refusal_leaves_the_state_alone_and_the_true_frame_still_fits(rung, kernel):
     encoder, decoder = pair(*SIZE, decoder_kernel=kernel)

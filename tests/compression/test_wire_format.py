@@ -2,13 +2,14 @@
 
 import struct
 import zlib
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 
 from tests.compression.cases import STREAM, drifting, pair
-from thinwire.compression import LADDER, RAW, BaseFormat
+from thinwire.compression import RAW, RUNGS, BaseFormat
 
 F = np.float32
 STEP = np.array([0.0] + [2.0 ** ((code - 255) / 16) for code in range(1, 256)]).astype(F)
@@ -19,6 +20,7 @@ LEVELS = {
     6: [-1, 1],
 }
 PLANES = {1: [(256, 1)], 2: [(16, 2)], 3: [(4, 4), (2, 8)], 4: [(4, 4)], 5: [(3, 5)], 6: [(2, 8)]}
+RANKS = {(9, 167): 8, (9, 333): 16, (9, 667): 32, (10, 42): 8, (10, 83): 16, (10, 167): 32}
 NUMPY = {torch.float32: np.float32, torch.float16: np.float16}
 
 
@@ -33,24 +35,73 @@ class SecondDecoder:
         self.deltas = [np.zeros((self.rows, self.channels), F) for _ in range(self.order)]
         self.sums = {name: np.zeros(self.channels, F) for name in ("E0", "E1", "E2", "F0", "F1", "G0")}
 
-    def codes(self, rung, data):
-        count = self.rows * self.channels
+    def codes(self, planes, data, shape):
+        count = shape[0] * shape[1]
         total, weight = np.zeros(count, np.int64), 1
-        for base, per_byte in PLANES[rung]:
+        for base, per_byte in planes:
             stride = -(-count // per_byte)
             plane, data = np.frombuffer(data[:stride], np.uint8).astype(np.int64), data[stride:]
             digits = np.concatenate([plane // base**place % base for place in range(per_byte)])
             total, weight = total + digits[:count] * weight, weight * base
-        return total.reshape(self.rows, self.channels)
+        return total.reshape(shape)
 
-    def values(self, rung, payload):
+    def low_rank(self, rank, int4_factors, payload):
+        r = min(rank, self.rows, self.channels)
+        scale = F(struct.unpack("<f", payload[:4])[0]) * STEP[np.frombuffer(payload[4 : 4 + r], np.uint8)]
+        rest, factors = payload[4 + r :], []
+        for length in (self.rows, self.channels):
+            size = -(-length * r // 2) if int4_factors else 2 * length * r
+            data, rest = rest[:size], rest[size:]
+            if int4_factors:
+                factors.append((self.codes([(16, 2)], data, (length, r)) - 7).astype(F))
+            else:
+                factors.append(np.frombuffer(data, np.float16).astype(F).reshape(length, r))
+        left, right = factors
+        total = np.zeros((self.rows, self.channels), F)
+        for k in range(r):
+            total = total + (left[:, k, None] * scale[k]) * right[None, :, k]
+        return total
+
+    def sparse(self, kept, group, payload):
+        groups = -(-self.channels // group)
+        at = 4 + self.rows + -(-self.rows * groups * kept // 2)
+        values = self.per_token(payload[:at], [(16, 2)], 7, groups * kept)
+        patterns = self.codes([(4, 4), (2, 8)], payload[at:], (self.rows, groups))
+        dense, sets = np.zeros((self.rows, groups * group), F), list(combinations(range(group), kept))
+        for row, number in np.ndindex(self.rows, groups):
+            for index, place in enumerate(sets[patterns[row, number]]):
+                dense[row, number * group + place] = values[row, number * kept + index]
+        return dense[:, : self.channels]
+
+    def fp8(self, payload):
+        rows = F(struct.unpack("<f", payload[:4])[0]) * STEP[np.frombuffer(payload[4 : 4 + self.rows], np.uint8)]
+        code = np.frombuffer(payload[4 + self.rows :], np.uint8).astype(np.int64).reshape(self.rows, self.channels)
+        exponent, mantissa = code >> 3 & 15, code & 7
+        normal = (8 + mantissa) * 2.0 ** (exponent - 10)
+        value = np.where(exponent == 0, mantissa * 2.0**-9, normal) * np.where(code >> 7, -1.0, 1.0)
+        return value.astype(F) * rows[:, None]
+
+    def per_token(self, payload, planes, levels, channels):
+        (top,) = struct.unpack("<f", payload[:4])
+        rows = F(top) * STEP[np.frombuffer(payload[4 : 4 + self.rows], np.uint8)][:, None]
+        codes = self.codes(planes, payload[4 + self.rows :], (self.rows, channels))
+        return (codes - levels).astype(F) * rows
+
+    def values(self, rung, rate, payload):
+        if rung in (1, 2):
+            return self.per_token(payload, PLANES[rung], 127 if rung == 1 else 7, self.channels)
+        if rung == 8:
+            return self.fp8(payload)
+        if rung in (9, 10):
+            return self.low_rank(RANKS[rung, rate], rung == 10, payload)
+        if rung in (11, 12):
+            return self.sparse(*((2, 4) if rung == 11 else (1, 8)), payload)
         (top,) = struct.unpack("<f", payload[:4])
         rows = F(top) * STEP[np.frombuffer(payload[4 : 4 + self.rows], np.uint8)][:, None]
         rest = payload[4 + self.rows :]
-        if rung in (1, 2):
-            return (self.codes(rung, rest) - (127 if rung == 1 else 7)).astype(F) * rows
+        shape = (self.rows, self.channels)
         channels = STEP[np.frombuffer(rest[: self.channels], np.uint8)]
-        return (np.array(LEVELS[rung], F)[self.codes(rung, rest[self.channels :])] * rows) * channels
+        return (np.array(LEVELS[rung], F)[self.codes(PLANES[rung], rest[self.channels :], shape)] * rows) * channels
 
     def prediction(self):
         s, one = self.sums, F(1)
@@ -92,7 +143,7 @@ class SecondDecoder:
         return x
 
     def decode(self, frame):
-        magic, version, form, rung, *_, length, checksum = struct.unpack("<2sBBBBHIIIIHHHBBII", frame[:40])
+        magic, version, form, rung, _, rate, *_, length, checksum = struct.unpack("<2sBBBBHIIIIHHHBBII", frame[:40])
         payload = frame[40:]
         assert (magic, version, length, checksum) == (b"tw", 1, len(payload), zlib.crc32(payload))
         key_frame = form >> 3 & 1
@@ -100,7 +151,7 @@ class SecondDecoder:
             x = np.frombuffer(payload, NUMPY[self.dtype]).reshape(self.rows, self.channels).astype(F)
         else:
             predicted = np.zeros_like(self.base) if key_frame else self.prediction()
-            x = predicted + self.values(rung, payload)
+            x = predicted + self.values(rung, rate, payload)
         if key_frame:
             self.forget()
         elif self.order:
@@ -122,9 +173,9 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_bits(dtype, order, 
     rows, channels = 71, 19
     encoder, decoder = pair(rows, channels, dtype, order=order, base_format=form)
     second = SecondDecoder(rows, channels, order, form, dtype)
-    for step, x in enumerate(drifting(rows, channels, dtype, 3 * len(LADDER))):
-        rung = RAW if step == 0 else LADDER[step * 3 % len(LADDER)]
-        key_frame = step == 0 or (step == 10 and rung.carries_key_frames)
+    for step, x in enumerate(drifting(rows, channels, dtype, 3 * len(RUNGS))):
+        rung = RAW if step == 0 else RUNGS[step * 3 % len(RUNGS)]
+        key_frame = step == 0 or (step in (13, 23) and rung.carries_key_frames)
         said = {"rung": rung, "epoch": 0, "step": step, "key_frame": key_frame}
         frame = encoder.encode(x, **said).frame
         arrived = decoder.decode(frame, **said)

@@ -12,11 +12,16 @@ from thinwire.compression import (
     BITS1,
     BITS2,
     BITS3,
+    FP8,
     HEADER_BYTES,
     INT4,
     INT8,
-    LADDER,
+    LOW_RANK_8,
+    LOW_RANK_8_INT4,
     RAW,
+    RUNGS,
+    SPARSE_1_OF_8,
+    SPARSE_2_OF_4,
     TERNARY,
     ChecksumError,
     FrameError,
@@ -28,7 +33,7 @@ from thinwire.compression import (
     VersionError,
 )
 
-CODED = tuple(rung for rung in LADDER if rung is not RAW)
+CODED = tuple(rung for rung in RUNGS if rung is not RAW)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def _last_byte(value: int) -> Callable[[bytes], bytes]:
 
 def attacks() -> Iterator[Attack]:
     """All attacks; frames are of a [3, 5] tensor, whose codes leave unused digits in the last bytes."""
-    for rung in LADDER:
+    for rung in RUNGS:
         yield Attack("empty", rung, lambda frame: b"", LengthError)
         yield Attack("header alone", rung, lambda frame: frame[:HEADER_BYTES], LengthError)
         yield Attack("one byte short", rung, lambda frame: frame[:-1], LengthError)
@@ -92,3 +97,20 @@ def attacks() -> Iterator[Attack]:
     yield Attack("a 256th level", INT8, lambda frame: resealed(put(frame, 47, b"\xff")), PayloadError)
     for byte in (243, 255):
         yield Attack(f"trits {byte}", TERNARY, lambda frame, b=byte: resealed(put(frame, -1, bytes([b]))), PayloadError)
+    for byte in (0x7F, 0xFF):
+        yield Attack(f"fp8 NaN {byte:#x}", FP8, lambda f, b=byte: resealed(put(f, 47, bytes([b]))), PayloadError)
+    for element in (b"\x01\x3c", b"\x00\x7c", b"\x00\xfe"):  # the float16 after 1, infinity, NaN
+        yield Attack(f"factor {element.hex()}", LOW_RANK_8, lambda f, e=element: resealed(put(f, 47, e)), PayloadError)
+    yield Attack("a factor's fifteenth level", LOW_RANK_8_INT4, lambda f: resealed(put(f, 47, b"\x0f")), PayloadError)
+    # 6 groups: their patterns' low planes end 1 byte before the last, and the last has two unused bits
+    yield Attack(
+        "a seventh pattern of six", SPARSE_2_OF_4, lambda f: resealed(put(f, -3, b"\xaa\x0a\x3f")), PayloadError
+    )
+    yield Attack("a pattern past the end", SPARSE_1_OF_8, lambda f: resealed(put(f, -1, b"\x80")), PayloadError)
+    yield Attack("a value past the last channel", SPARSE_1_OF_8, _past_the_last_channel, PayloadError)
+
+
+def _past_the_last_channel(frame: bytes) -> bytes:
+    """Three groups of five channels, each said to keep its eighth, with values that are not 0."""
+    values = struct.pack("<f", 1.0) + b"\xff" * 3 + b"\x88\x08"
+    return resealed(frame[:HEADER_BYTES] + values + b"\x3f\x07")

@@ -8,23 +8,31 @@ from thinwire.compression import (
     HEADER_BYTES,
     LADDER,
     RAW,
+    RUNGS,
     RungError,
     TensorError,
     frame_bytes,
     rung_named,
     true_millibits,
 )
+from thinwire.compression.rungs.low_rank import LowRankRung
 
 
-def test_the_ladder_descends_and_its_names_and_numbers_are_unique():
+def test_the_ladder_descends_in_bits_and_in_fidelity():
     rates = [rung.millibits for rung in LADDER]
     assert rates == sorted(rates, reverse=True)
     losses = [rung.distortion for rung in LADDER]
     assert losses == sorted(losses)
-    assert len({rung.name for rung in LADDER}) == len({rung.wire_id for rung in LADDER}) == len(LADDER) == 7
+    assert len(LADDER) == 7
 
 
-@pytest.mark.parametrize("rung", LADDER, ids=lambda rung: rung.name)
+def test_every_rung_has_a_name_and_a_number_with_rate_of_its_own():
+    assert len({rung.name for rung in RUNGS}) == len(RUNGS) == 16
+    assert len({(rung.wire_id, rung.millibits) for rung in RUNGS}) == len(RUNGS)
+    assert RUNGS[: len(LADDER)] == LADDER
+
+
+@pytest.mark.parametrize("rung", RUNGS, ids=lambda rung: rung.name)
 def test_a_rung_is_found_by_its_name(rung):
     assert rung_named(rung.name) is rung
 
@@ -32,7 +40,7 @@ def test_a_rung_is_found_by_its_name(rung):
 def test_an_unknown_rung_is_refused_with_the_names_there_are():
     with pytest.raises(
         RungError,
-        match="expected one of raw, int8, int4, bits3, bits2, ternary, bits1, or transform-MILLIBITS, got 'int5'",
+        match=r"expected one of raw, int8, int4, .*, lowrank32-int4, or transform-MILLIBITS, got 'int5'",
     ):
         rung_named("int5")
 
@@ -44,7 +52,7 @@ def test_the_size_of_a_frame_is_known_beforehand(rung, shape, dtype):
     assert size == frame_bytes(rung, *shape, dtype)
     assert size == HEADER_BYTES + rung.payload_bytes(*shape, dtype)
     values = shape[0] * shape[1]
-    if values and rung is not RAW:
+    if values and rung in CODED and not isinstance(rung, LowRankRung):
         assert size * 8_000 / values >= rung.millibits
     x = torch.randn(shape)
     payload = rung.encode(x.to(dtype) if rung.codes_whole_tensor else x, dtype, NOTHING)
