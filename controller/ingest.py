@@ -32,6 +32,7 @@ _MOST_RUNGS = 256
 _MOST_STEPS = 1_000_000_000
 _MOST_MILLIBITS = 1_000_000
 _HIGHEST_EPOCH = 2**40
+_LONGEST_SEQUENCE_LEAP = 2**20
 
 
 class StreamRefusedError(Exception):
@@ -52,6 +53,13 @@ def take(record: JobRecord, request: ReportRequest, now_seconds: float) -> Taken
     heard = record.heard
     if request.sequence <= heard.sequence:
         return Taken(record.refusing("sequence seen before"))
+    if request.sequence > heard.sequence + _LONGEST_SEQUENCE_LEAP:
+        return Taken(record.refusing("sequence leaps ahead"))
+    if request.HasField("hello") and (request.hello.namespace, request.hello.job_name) != (
+        record.key.namespace,
+        record.key.name,
+    ):
+        return Taken(record.refusing("hello of another job"))
     record = replace(record, heard=replace(heard, sequence=request.sequence, at_seconds=now_seconds))
     match request.WhichOneof("body"):
         case "hello":
@@ -156,6 +164,10 @@ def _refusal_of_hello(hello: Hello) -> str | None:
         return "more prompts or steps than any job has"
     if any(not 0 < rate.millibits <= _MOST_MILLIBITS for rate in hello.rates):
         return "a rate that cannot be"
+    if len({rate.link_class for rate in hello.rates}) < len(hello.rates):
+        return "a link class with two rates"
+    if max((len(rate.link_class) for rate in hello.rates), default=0) > _LONGEST_TEXT:
+        return "a link class with a name that is too long"
     if hello.epoch > _HIGHEST_EPOCH:
         return "an epoch that no run reaches"
     return refusal_of_ladder(ladder) if policy_sent.adaptive else None

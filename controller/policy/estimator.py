@@ -16,6 +16,7 @@ them:
 - frames that take mostly alpha (app-limited) say nothing of beta: they move alpha and never lower beta (BBR's rule).
   They do when they take twice as long as alpha lets expect, small ones when they take over three times as long: the
   smaller the frame, the likelier it is that a busy machine is to blame, and the next key frame tells.
+- an exchange that took less than a thirtieth of the fixed cost is a clock's jump unless the next window says the same.
 
 `careful` divides beta by one plus the largest recent relative error of prediction (RobustMPC, Yin et al. 2015).
 """
@@ -45,6 +46,7 @@ _LEAST_TRANSFER_SHARE = 0.02
 _TELLING_SHARE = 0.5
 _SMALL = 6.0
 _SMALL_FRAMES_EXCESS = 2.5
+_FASTER_THAN_FIXED_COST = 0.03
 _UNMEASURED_ALPHA = 0.5
 _UNMEASURED_ALPHA_LATELY = 0.1
 
@@ -95,6 +97,7 @@ class LinkEstimate:
     latest_is_app_limited: bool = False
     fastest_seconds: float = math.inf
     windows: int = 0
+    was_too_fast: bool = False
 
     @property
     def known(self) -> bool:
@@ -147,8 +150,12 @@ class LinkEstimate:
 def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
     """The estimate after one more window, which must have passed `refusal_of_window`."""
     exchanges = Exchanges(window.count, window.sum_bytes, window.sum_seconds)
+    too_fast = estimate.lines and exchanges.mean_seconds < _FASTER_THAN_FIXED_COST * estimate.alpha_seconds
+    if too_fast and not estimate.was_too_fast:
+        return replace(estimate, was_too_fast=True)
     seen = replace(
         _with_lines(estimate, window, exchanges),
+        was_too_fast=False,
         latest=exchanges,
         latest_is_app_limited=False,
         largest_bytes=max(estimate.largest_bytes, exchanges.mean_bytes),

@@ -31,7 +31,14 @@ class Reason:
         if held or self.before.rung == self.after.rung:
             return f"{link}: {now} ({target}), stays {self.before.rung.name}"
         then = f"{self.after.rung.name} {self._share(self.after.stall_seconds)}"
-        return f"{link}: {now}, {then} ({target}): {self.before.rung.name} -> {self.after.rung.name}"
+        return f"{link}: {now}, {then} ({target}), {self._steps()}: {self.before.rung.name} -> {self.after.rung.name}"
+
+    def _steps(self) -> str:
+        """Step time before and after, as far as this link class and computing make it."""
+        before, after = (
+            max(self.compute_seconds, 0.0) + max(outlook.stall_seconds, 0.0) for outlook in (self.before, self.after)
+        )
+        return f"step {before:.3g} s -> {after:.3g} s"
 
     def _share(self, seconds: float) -> str:
         if self.compute_seconds <= 0:

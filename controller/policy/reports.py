@@ -11,6 +11,9 @@ _LONGEST_STEP_SECONDS = 86_400.0
 _LARGEST_WINDOW_BYTES = 1e15
 _SHORTEST_EXCHANGE_SECONDS = 1e-9
 _ROUNDING = 1e-6
+_FEWEST_BITS_PER_VALUE = 0.01
+_COMPUTING_WITHIN_STEP = 2.0
+_CLOCK_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +97,21 @@ def refusal_of_window(window: Window) -> str | None:
         return "window empty"
     if window.sum_seconds < _SHORTEST_EXCHANGE_SECONDS * window.count:
         return "window faster than any link"
-    if window.sum_seconds > _LONGEST_STEP_SECONDS or window.sum_bytes > _LARGEST_WINDOW_BYTES:
+    seconds = max(window.sum_seconds, window.encode_seconds, window.decode_seconds)
+    if seconds > _LONGEST_STEP_SECONDS or window.sum_bytes > _LARGEST_WINDOW_BYTES:
         return "window absurd"
-    if window.sum_bytes_squared and window.sum_bytes_squared * window.count < window.sum_bytes**2 * (1 - _ROUNDING):
-        return "window inconsistent"
-    return None
+    if window.values * _FEWEST_BITS_PER_VALUE > 8 * window.sum_bytes:
+        return "window absurd"
+    return None if _sums_agree(window) else "window inconsistent"
+
+
+def _sums_agree(window: Window) -> bool:
+    """Squares and products of positive figures lie between what equal ones and what a single one would give."""
+    squared, product = window.sum_bytes_squared, window.sum_bytes_seconds
+    most_squared, most_product = window.sum_bytes**2, window.sum_bytes * window.sum_seconds
+    if squared and not most_squared * (1 - _ROUNDING) <= squared * window.count:
+        return False
+    return squared <= most_squared * (1 + _ROUNDING) and product <= most_product * (1 + _ROUNDING)
 
 
 def refusal_of_step(step: Step, last_job_step: int) -> str | None:
@@ -112,8 +125,12 @@ def refusal_of_step(step: Step, last_job_step: int) -> str | None:
         return "step absurd"
     if step.job_step <= last_job_step:
         return "step out of order"
+    if step.compute_seconds > _COMPUTING_WITHIN_STEP * step.step_seconds + _CLOCK_SECONDS:
+        return "step shorter than its computing"
     if len({(window.link_class, window.operation) for window in step.windows}) < len(step.windows):
         return "window twice"
+    if len({name for name, _ in step.rates}) < len(step.rates):
+        return "rate twice"
     return next((why for why in map(refusal_of_window, step.windows) if why is not None), None)
 
 

@@ -18,6 +18,7 @@ from thinwire.controller.policy.law import Choice, Hysteresis, Move, Views
 from thinwire.controller.policy.reports import Limits, Rung, Step, Window, refusal_of_step
 
 RESEND_STEPS = 5
+LEAP_STEPS = 1000
 FROZEN_LAST_STEPS = 2
 _FEWEST_STEPS_TO_FREEZE_LAST = 8
 _FIRST_WINDOWS = 3
@@ -26,6 +27,8 @@ _BARRED_PROMPTS = 2
 _CODEC_GAIN = 0.3
 _CODEC_FACTOR_LIMITS = (0.1, 20.0)
 _DIRECTIVE_TAKES_STEPS = 2
+_MOST_LINK_CLASSES = 16
+_MOST_OPERATIONS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Tuner:
     links: tuple[Link, ...]
     epoch: int
     last_job_step: int = -1
+    leapt_to_job_step: int | None = None
     steps_seen: int = 0
     compute_seconds: tuple[float, ...] = ()
     exposed_share: float = 1.0
@@ -99,10 +103,21 @@ def begin(ladder: tuple[Rung, ...], limits: Limits, rates: tuple[tuple[str, int]
 
 
 def after_step(tuner: Tuner, step: Step) -> tuple[Tuner, Verdict]:
-    """Take in one step. A step that cannot be believed moves nothing and is named in the verdict."""
-    refused = refusal_of_step(step, tuner.last_job_step)
+    """Take in one step. A step that cannot be believed moves nothing and is named in the verdict.
+
+    A leap of more than `LEAP_STEPS` is believed when the next report goes on from there: one mangled number must not
+    make all that follow look old.
+    """
+    refused = refusal_of_step(step, tuner.last_job_step) or _refusal_of_names(tuner, step)
     if refused is not None:
         return tuner, Verdict(None, "", refused)
+    if _leaps(tuner.last_job_step, step) and (
+        tuner.leapt_to_job_step is None
+        or step.job_step <= tuner.leapt_to_job_step
+        or _leaps(tuner.leapt_to_job_step, step)
+    ):
+        return replace(tuner, leapt_to_job_step=step.job_step), Verdict(None, "", "step leaps ahead")
+    tuner = replace(tuner, leapt_to_job_step=None)
     first_of_attempt = tuner.steps_seen == 0
     tuner = _heard(tuner, step)
     if first_of_attempt:
@@ -111,6 +126,23 @@ def after_step(tuner: Tuner, step: Step) -> tuple[Tuner, Verdict]:
     if not tuner.limits.adaptive:
         return tuner, Verdict(None, "the rate is fixed by the manifest")
     return _decided(tuner, step)
+
+
+def _leaps(from_job_step: int, step: Step) -> bool:
+    return step.job_step > from_job_step + LEAP_STEPS
+
+
+def _refusal_of_names(tuner: Tuner, step: Step) -> str | None:
+    """Names are kept as long as the attempt lasts, so that their number is bounded."""
+    operations = {link.link_class: {operation.name for operation in link.operations} for link in tuner.links}
+    if len(operations.keys() | {name for name, _ in step.rates}) > _MOST_LINK_CLASSES:
+        return "too many link classes"
+    for window in step.windows:
+        known = operations.setdefault(window.link_class, set())
+        known.add(window.operation)
+        if len(known) > _MOST_OPERATIONS:
+            return "too many operations"
+    return None
 
 
 def _heard(tuner: Tuner, step: Step) -> Tuner:

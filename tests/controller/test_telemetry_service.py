@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import random
+import re
 from collections.abc import Iterator
 
 import grpc
@@ -44,6 +45,7 @@ def test_a_slow_link_is_answered_with_a_lower_rate_and_a_reason(controller: Serv
     assert directive.rates[0].millibits < 32000
     assert "intra-node carries 4.99 MB/s" in directive.reason
     assert "off stalls" in directive.reason
+    assert re.search(r"step \S+ s -> \S+ s", directive.reason)
 
 
 def test_run_finished_ends_the_stream_in_agreement(controller: Served):
@@ -113,6 +115,18 @@ def test_a_replayed_stream_moves_nothing_and_is_counted(controller: Served):
     assert after.heard.tuner == before.heard.tuner
     assert after.samples == before.samples
     assert after.refused["sequence seen before"] == len(said)
+
+
+def test_a_hello_of_another_job_in_mid_stream_and_a_mangled_sequence_move_nothing_and_are_counted(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1), *(step(number + 2, number, bytes_per_second=1e9) for number in range(6)))
+    rank.say(hello(8, job_name="another"), step(2**63, 6), step(9, 6, bytes_per_second=1e9))
+    rank.hang_up()
+    record = controller.record()
+    assert dict(record.refused) == {"hello of another job": 1, "sequence leaps ahead": 1}
+    assert record.heard.hello is not None
+    assert record.heard.hello.job_name == "emoji"
+    assert record.samples[-1].job_step == 6
 
 
 def test_a_new_controller_learns_from_hello_what_it_missed(controller: Served):

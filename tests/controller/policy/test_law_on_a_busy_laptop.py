@@ -5,51 +5,24 @@ Computing and the fixed cost of an exchange vary threefold: busy_laptop.csv has 
 
 from __future__ import annotations
 
-import csv
-from pathlib import Path
-
 import pytest
 
-from tests.controller.policy.simulator import LADDER, OFF_MILLIBITS, Link, limits, window
-from thinwire.controller.policy import tuner
-from thinwire.controller.policy.reports import Step
+from bench.simulator.job import OFF_MILLIBITS, Job, Link, even_traffic, limits
+from bench.simulator.scenarios import busy_laptop
 
-RECORDED = Path(__file__).with_name("busy_laptop.csv")
-VALUES = 663_552
-STEPS = 28
+VALUES = 1_327_104
 
 
 def rates_over(drop_at: int, back_at: int, *, fast: float = 250e6, slow: float = 2.5e6, shift: int = 0) -> list[int]:
     """The rate of every step when the link is slow from `drop_at` to `back_at`; `shift` turns the recording."""
-    rows = list(csv.DictReader(RECORDED.read_text().splitlines()))
-    rate, epoch, state = OFF_MILLIBITS, 0, None
-    state = tuner.begin(LADDER, limits(warmup_steps=1, target_stall_percent=10), (("intra-node", rate),), 0)
-    coming: list[tuple[int, tuner.Directive]] = []
-    rates: list[int] = []
-    for at in range(len(rows)):
-        row = rows[(at + shift) % len(rows)]
-        was = rate
-        while coming and coming[0][0] <= at:
-            directive = coming.pop(0)[1]
-            rate, epoch = dict(directive.rates)["intra-node"], directive.epoch
-        key_frame = at % STEPS < 1 or (was == OFF_MILLIBITS and rate != OFF_MILLIBITS)
+    recorded = busy_laptop()
+    job = Job(("intra-node",), limits(warmup_steps=1, target_stall_percent=10), OFF_MILLIBITS, even_traffic(VALUES))
+    for at in range(len(recorded)):
+        moment = recorded[(at + shift) % len(recorded)]
         beta = slow if drop_at <= at < back_at else fast
-        sent = OFF_MILLIBITS if key_frame else rate
-        windows = tuple(
-            window("intra-node", operation, count, VALUES, sent, Link(beta, float(row[latency])), 1.0)
-            for operation, count, latency in (
-                ("ring.all_gather", 12, "ring_latency_seconds"),
-                ("ulysses.all_to_all", 48, "ulysses_latency_seconds"),
-            )
-        )
-        compute = float(row["compute_seconds"])
-        total = compute + sum(one.sum_seconds for one in windows)
-        step = Step(at, at % STEPS, total, compute, 0.0, epoch, (("intra-node", rate),), key_frame, windows)
-        state, verdict = tuner.after_step(state, step)
-        if verdict.directive is not None:
-            coming.append((at + 2, verdict.directive))
-        rates.append(rate)
-    return rates
+        link = Link(beta, moment.ring_latency_seconds, moment.ulysses_latency_seconds)
+        job.advance({"intra-node": link}, moment.compute_seconds)
+    return [rates["intra-node"] for rates in job.rates]
 
 
 def switches(rates: list[int], first: int, last: int) -> int:
