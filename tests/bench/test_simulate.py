@@ -48,7 +48,7 @@ def test_a_controller_that_is_away_changes_nothing_but_how_fresh_the_rate_is():
     assert outcome.law_rates["intra-node"][140] < 32000
 
 
-def test_the_oracle_takes_the_most_bits_that_fit_and_no_rung_beats_it_by_more_than_two_percent():
+def test_on_a_steady_link_the_oracle_is_a_fixed_rung_within_the_target_of_the_shortest():
     for scenario in (ALL["steady, 2 MB/s"], ALL["steady, 100 MB/s"]):
         links = {name: trace(0) for name, trace in scenario.traces.items()}
         best = best_rates(links, scenario.traffic, 0.25, 0.15)
