@@ -113,12 +113,13 @@ def _simulated(result: dict[str, Any]) -> str:
         for row in result["scenarios"]
         if median(seed["switches_per_hundred_steps"] for seed in row["seeds"]) > 2
     ]
-    return f"""Simulated: the real estimator and law, links that are made up or recorded, no waiting. Steps compute
-0.25 s, recorded ones as they did, {setting["noise"]:.0%} of noise on every window, target {setting["target_stall_percent"]} %, {setting["seeds"]}
-seeds (median, worst in brackets), the first prompt left out. The oracle knows every link of every step, changes its
-rate at once and for nothing. Regret: seconds above the oracle's, of the steps that were slower than its, over all of
-its seconds. Bits given away: bits below the oracle's, of the steps that had fewer, over all of its bits: what caution
-costs in fidelity. A drop is answered at the earliest 3 steps later: two slow windows, and one step to take hold.
+    return f"""Simulated: the real estimator and law, links that are made up or recorded, no waiting.
+Steps compute 0.25 s, recorded ones as they did, {setting["noise"]:.0%} of noise on every window,
+target {setting["target_stall_percent"]} %, {setting["seeds"]} seeds (median, worst in brackets), the first prompt left
+out. The oracle knows every link of every step, changes its rate at once and for nothing. Regret: seconds above the
+oracle's, of the steps that were slower than its, over all of its seconds. Bits given away: bits below the oracle's, of
+the steps that had fewer, over all of its bits: what caution costs in fidelity. A drop is answered at the earliest 3
+steps later: two slow windows, and one step to take hold.
 
 ![rates of the law and of the oracle](images/simulate.png)
 
