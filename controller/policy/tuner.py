@@ -262,15 +262,18 @@ def _considered(
             link.operations, among, view, codec_factor=tuner.codec_factor, exposed_share=tuner.exposed_share
         )
 
-    budget = compute_seconds * tuner.limits.target_stall_percent / 100 - _stall_elsewhere(tuner, link, compute_seconds)
-    memory, choice = law.consider(
-        link.memory,
-        Views(priced(forecast.plainly), priced(forecast.carefully), priced(forecast.lately)),
-        current,
-        budget_seconds=budget,
-        compute_seconds=compute_seconds,
-        frozen=frozen,
+    budget = compute_seconds * tuner.limits.target_stall_percent / 100 - _stall_elsewhere(
+        tuner, link, rungs, compute_seconds
     )
+    views = Views(priced(forecast.plainly), priced(forecast.carefully), priced(forecast.lately))
+    memory, choice = law.consider(
+        link.memory, views, current, budget_seconds=budget, compute_seconds=compute_seconds, frozen=frozen
+    )
+    if choice.move is Move.UP:
+        # What a straggler gives up is no reason to send more elsewhere: the step is too long already.
+        (risen,) = priced(forecast.carefully, (choice.rung,))
+        if budget - _straggled_shares(tuner, link, rungs, compute_seconds) < risen.stall_seconds <= budget:
+            memory, choice = replace(link.memory, good_windows=0, bad_windows=0), Choice(current, Move.HOLD)
     before, after = priced(forecast.plainly, (current, choice.rung))
     reason = Reason(
         link.link_class, link.bytes_per_second, link.latency_seconds, before, after, budget, compute_seconds
@@ -278,16 +281,35 @@ def _considered(
     return replace(link, memory=memory), choice, reason.text(held=choice.move is Move.HOLD)
 
 
-def _stall_elsewhere(tuner: Tuner, here: Link, compute_seconds: float) -> float:
-    """What the other link classes use of the budget, none of them more than its even share."""
-    share = compute_seconds * tuner.limits.target_stall_percent / 100 / max(len(tuner.links), 1)
+def _stall_elsewhere(tuner: Tuner, here: Link, rungs: tuple[Rung, ...], compute_seconds: float) -> float:
+    """What the other link classes use of the budget, none of them more than its even share.
+
+    A straggler claims nothing: the target cannot be kept, and fewer bits elsewhere would not mend that.
+    """
+    share = _even_share(tuner, compute_seconds)
     used = 0.0
     for link in tuner.links:
         rung = _rung_at(tuner, link.millibits)
-        if link is not here and rung is not None:
-            (outlook,) = forecast.outlooks(link.operations, (rung,), forecast.plainly, codec_factor=tuner.codec_factor)
-            used += min(share, outlook.stall_seconds)
+        if link is not here and rung is not None and not _straggles(tuner, link, rungs, share):
+            (now,) = forecast.outlooks(link.operations, (rung,), forecast.plainly, codec_factor=tuner.codec_factor)
+            used += min(share, now.stall_seconds)
     return used
+
+
+def _straggled_shares(tuner: Tuner, here: Link, rungs: tuple[Rung, ...], compute_seconds: float) -> float:
+    """The even shares of the budget that stragglers have given up."""
+    share = _even_share(tuner, compute_seconds)
+    return share * sum(link is not here and _straggles(tuner, link, rungs, share) for link in tuner.links)
+
+
+def _straggles(tuner: Tuner, link: Link, rungs: tuple[Rung, ...], share_seconds: float) -> bool:
+    """Whether no rung brings a link class within its share of the budget."""
+    priced = forecast.outlooks(link.operations, rungs, forecast.plainly, codec_factor=tuner.codec_factor)
+    return min(outlook.stall_seconds for outlook in priced) > share_seconds
+
+
+def _even_share(tuner: Tuner, compute_seconds: float) -> float:
+    return compute_seconds * tuner.limits.target_stall_percent / 100 / max(len(tuner.links), 1)
 
 
 def _frozen(limits: Limits, step: Step) -> bool:

@@ -141,6 +141,25 @@ def test_a_drop_of_one_link_class_leaves_the_other_one_alone():
     assert {switch.link_class for switch in run.switches} == {"inter-node"}
 
 
+@pytest.mark.parametrize("megabytes", [1, 5, 20])
+@pytest.mark.parametrize("near_megabytes", [200, 260, 300, 400, 1000])
+def test_a_straggler_does_not_take_the_budget_of_the_other_link_class(near_megabytes: int, megabytes: int):
+    near, far = Link(near_megabytes * 1e6, 1e-5), Link(800e6, 1e-5)
+    quiet = simulate({"inter-node": steady(far), "intra-node": steady(near)}, steps=168, noise=0.05)
+    straggling = drop(60, 1000, before=far, after=Link(megabytes * 1e6, 1e-5))
+    beside = simulate({"inter-node": straggling, "intra-node": steady(near)}, steps=168, noise=0.05)
+    assert [rates["intra-node"] for rates in beside.rates] == [rates["intra-node"] for rates in quiet.rates]
+    assert beside.rates[-1]["inter-node"] < quiet.rates[-1]["inter-node"]
+
+
+def test_beside_a_lasting_straggler_a_link_class_still_rises_after_its_own_recovery():
+    traces = {"inter-node": steady(Link(2e6, 1e-4)), "intra-node": drop(60, 100, before=Link(4e9, 1e-5), after=SLOW)}
+    rates = [rates["intra-node"] for rates in simulate(traces, steps=168, noise=0.05).rates]
+    assert rates[59] == OFF_MILLIBITS
+    assert rates[90] < OFF_MILLIBITS
+    assert rates[160] == OFF_MILLIBITS
+
+
 def test_a_rung_above_the_error_ceiling_is_left_and_not_chosen_again():
     run = simulate(
         steady(Link(5e6, 1e-4)),
