@@ -9,10 +9,10 @@ DEMO ?= demo
 DEMO_LINK ?= 400Mbit,40Mbit@84,400Mbit@150
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check lint proto clean
+.PHONY: help install demo cluster-tools test check lint proto clean
 
 help: ## Say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 install: $(STAMP) ## Install thinwire, its runtime and the development tools into .venv
 
@@ -42,9 +42,13 @@ lint: install
 
 check: lint ## Format, lint, types, layers and unit tests: under a minute
 	@echo "==> unit tests"
-	$(BIN)/python -m pytest -q -m "not distributed and not torchrun"
+	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster"
 
-test: lint ## Install what the tests need and run every test
+cluster-tools: install ## Make the API server and etcd of the tests, once, in a cache (needs Go 1.24 or newer)
+	@echo "==> the test cluster's programs"
+	@$(BIN)/python -m tests.cluster.binaries
+
+test: lint cluster-tools ## Install what the tests need and run every test
 	@echo "==> every test"
 	$(BIN)/python -m pytest
 
