@@ -12,7 +12,7 @@ DEMO_LINK ?= 400Mbit,40Mbit@84,400Mbit@150
 .PHONY: help install demo cluster-tools test check lint proto clean
 
 help: ## Say what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
 
 install: $(STAMP) ## Install thinwire, its runtime and the development tools into .venv
 
