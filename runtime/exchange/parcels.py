@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import structlog
 import torch
 
-from thinwire.compression import RAW, FrameError, Rung, StreamId, frame_bytes
+from thinwire.compression import FrameError, Rung, StreamId, frame_bytes
 from thinwire.runtime.exchange.meter import Operation, StepMeter
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.exchange.streams import Shape, Streams
@@ -44,7 +44,7 @@ class Parcels:
         if self.moment.layer in self.streams.plan.raw_layers:
             return None
         rung = self.moment.rungs[link_class]
-        return RAW if rung is not None and self.moment.key_frame else rung
+        return self.streams.plan.key_rung(rung) if rung is not None and self.moment.key_frame else rung
 
     def layout(self, shapes: tuple[Shape, ...], dtype: torch.dtype, rung: Rung | None) -> Layout:
         """Return the layout of a parcel of tensors of these shapes, the same on both ends."""

@@ -8,7 +8,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from thinwire.compression import BaseFormat, Exchange, Kernel, StreamDecoder, StreamEncoder, StreamId
+from thinwire.compression import (
+    INT4,
+    INT8,
+    RAW,
+    BaseFormat,
+    Exchange,
+    Kernel,
+    Rung,
+    StreamDecoder,
+    StreamEncoder,
+    StreamId,
+)
 
 Shape = tuple[int, int]
 """Rows and channels."""
@@ -23,6 +34,12 @@ class CodecPlan:
     base_format: BaseFormat
     raw_layers: frozenset[int] = frozenset()
     """Layers without bases: the memory budget has no room for them."""
+    coded_key_frames: bool = True
+    """Whether key frames travel in int8 where the rate is int4's or less; otherwise they are raw."""
+
+    def key_rung(self, rung: Rung) -> Rung:
+        """Return what carries a key frame on links that `rung` codes: fine enough that it is not the worst step."""
+        return INT8 if self.coded_key_frames and rung.millibits <= INT4.millibits else RAW
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ def test_sd3_with_mode_off_is_exact(tiny_sd3: Path, ulysses: int, ring: int) -> 
 
 @pytest.mark.parametrize(("ulysses", "ring"), DEGREES)
 def test_sd3_through_the_raw_rung_is_exact(tiny_sd3: Path, ulysses: int, ring: int) -> None:
-    assert difference(Job(tiny_sd3, SD3, ulysses, ring, warmup_steps=99)) <= TOLERANCE
+    assert difference(Job(tiny_sd3, SD3, ulysses, ring, millibits=8000, warmup_steps=99)) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("ulysses", "ring"), DEGREES)
@@ -44,12 +44,12 @@ def test_flux_with_mode_off_is_exact(tiny_flux: Path, ulysses: int, ring: int) -
 
 @pytest.mark.parametrize(("ulysses", "ring"), DEGREES)
 def test_flux_through_the_raw_rung_is_exact(tiny_flux: Path, ulysses: int, ring: int) -> None:
-    assert difference(Job(tiny_flux, FLUX, ulysses, ring, warmup_steps=99)) <= TOLERANCE
+    assert difference(Job(tiny_flux, FLUX, ulysses, ring, millibits=8000, warmup_steps=99)) <= TOLERANCE
 
 
 @pytest.mark.parametrize(("mode", "warmup_steps"), [(OFF, 1), (FIXED, 99)])
 def test_guidance_branches_on_ranks_of_their_own_are_exact(tiny_sd3: Path, mode: int, warmup_steps: int) -> None:
-    assert difference(Job(tiny_sd3, SD3, cfg=2, mode=mode, warmup_steps=warmup_steps)) <= TOLERANCE
+    assert difference(Job(tiny_sd3, SD3, cfg=2, mode=mode, millibits=8000, warmup_steps=warmup_steps)) <= TOLERANCE
 
 
 def test_one_rank_alone_is_exact(tiny_sd3: Path) -> None:
