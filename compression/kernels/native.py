@@ -19,6 +19,12 @@ from thinwire.compression.frames import HEADER_BYTES, open_frame
 from thinwire.compression.kernels.build import BuildError, built_library
 from thinwire.compression.kernels.eager import LARGEST_ENERGY, LARGEST_VALUE, EagerCoder, EagerKernel
 from thinwire.compression.kernels.fingerprint import fingerprint_of
+from thinwire.compression.kernels.native_transform import (
+    BoundBasis,
+    TransformScratch,
+    TransformTables,
+    transform_tables,
+)
 from thinwire.compression.rungs import per_token
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.rungs.memory import RungMemory
@@ -26,6 +32,7 @@ from thinwire.compression.rungs.per_token import PerTokenRung
 from thinwire.compression.rungs.rank_one import SMALLEST_MEAN, Moment, RankOneRung
 from thinwire.compression.rungs.raw import RawRung
 from thinwire.compression.rungs.side_information import LARGEST_TOP
+from thinwire.compression.rungs.transform import TransformRung
 from thinwire.compression.state import StreamState
 
 DONE, _WRONG_HEADER, _WRONG_CRC, _WRONG_PAYLOAD, NOT_FINITE = range(5)
@@ -162,11 +169,12 @@ class Scratch:
 class NativeCoder:
     """One end of one stream in native code; state planes are written in place."""
 
-    __slots__ = ("_dtype", "_kernel", "_reference", "_state", "_stream", "_stream_at")
+    __slots__ = ("_basis", "_dtype", "_kernel", "_reference", "_state", "_stream", "_stream_at")
 
     def __init__(self, kernel: "NativeKernel", state: StreamState, dtype: torch.dtype) -> None:
         self._kernel, self._state, self._dtype = kernel, state, dtype
         self._reference = EagerCoder(state, dtype)
+        self._basis = BoundBasis(state.basis) if state.basis is not None and state.rows and state.channels else None
         self._stream = _Stream(
             rows=state.rows,
             channels=state.channels,
@@ -185,6 +193,8 @@ class NativeCoder:
     def encode(self, x_RC: Tensor, rung: Rung, header: bytes, frame: Tensor, *, key_frame: bool) -> float:
         """See Coder."""
         kernel, stream = self._kernel, self._stream
+        if isinstance(rung, TransformRung) and self._basis is not None:
+            return self._encode_components(self._basis, x_RC, rung, header, frame, key_frame=key_frame)
         rung_at = kernel.rung_at(rung)
         if rung_at is None:
             return self._reference.encode(x_RC, rung, header, frame, key_frame=key_frame)
@@ -206,9 +216,41 @@ class NativeCoder:
         self._moved_on(key_frame=key_frame)
         return kernel.relative_error.value
 
+    def _encode_components(
+        self, basis: BoundBasis, x_RC: Tensor, rung: Rung, header: bytes, frame: Tensor, *, key_frame: bool
+    ) -> float:
+        kernel, state = self._kernel, self._state
+        after = basis.after(self._memory(key_frame=key_frame))
+        self._stream.newest = state.newest
+        status = kernel.transform_encode_call(
+            self._stream_at,
+            basis.at,
+            kernel.tables_at,
+            kernel.transform_tables_at,
+            kernel.scratch_at,
+            kernel.transform_scratch.at,
+            x_RC.data_ptr(),
+            header,
+            frame.data_ptr(),
+            frame.numel() - HEADER_BYTES,
+            key_frame,
+            kernel.relative_error_at,
+        )
+        if status != DONE:  # the reference says why
+            return self._reference.encode(x_RC, rung, header, frame, key_frame=key_frame)
+        state.newest, state.memory = self._stream.newest, after
+        return kernel.relative_error.value
+
+    def _memory(self, *, key_frame: bool) -> RungMemory:
+        state = self._state
+        return RungMemory.fresh(state.basis, state.rows, state.device) if key_frame else state.memory
+
     def decode(self, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool) -> None:
         """See Coder."""
         kernel, stream, state = self._kernel, self._stream, self._state
+        if isinstance(rung, TransformRung) and self._basis is not None:
+            self._decode_components(self._basis, frame, rung, header, x_RC, key_frame=key_frame)
+            return
         rung_at = kernel.rung_at(rung)
         if rung_at is None:
             self._reference.decode(frame, rung, header, x_RC, key_frame=key_frame)
@@ -233,6 +275,33 @@ class NativeCoder:
             rung.decode(payload, state.rows, state.channels, self._dtype, state.memory)
             raise PayloadError("frame payload: expected what an encoder writes; ask for a key frame")
         self._moved_on(key_frame=key_frame)
+
+    def _decode_components(
+        self, basis: BoundBasis, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool
+    ) -> None:
+        kernel, state = self._kernel, self._state
+        payload_bytes = rung.payload_bytes(state.rows, state.channels, self._dtype)
+        if frame.numel() != HEADER_BYTES + payload_bytes:
+            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        after = basis.after(self._memory(key_frame=key_frame))
+        self._stream.newest = state.newest
+        status = kernel.transform_decode_call(
+            self._stream_at,
+            basis.at,
+            kernel.tables_at,
+            kernel.transform_tables_at,
+            kernel.scratch_at,
+            kernel.transform_scratch.at,
+            frame.data_ptr(),
+            header,
+            x_RC.data_ptr(),
+            payload_bytes,
+            key_frame,
+        )
+        if status != DONE:  # the reference says why
+            self._reference.decode(frame, rung, header, x_RC, key_frame=key_frame)
+            return
+        state.newest, state.memory = self._stream.newest, after
 
     def _moved_on(self, *, key_frame: bool) -> None:
         state = self._state
@@ -260,6 +329,11 @@ class NativeKernel:
     encode_call: Callable[..., int] = field(init=False)
     decode_call: Callable[..., int] = field(init=False)
     predict_call: Callable[..., None] = field(init=False)
+    transform_encode_call: Callable[..., int] = field(init=False)
+    transform_decode_call: Callable[..., int] = field(init=False)
+    transform_tables_at: int = field(init=False)
+    transform_scratch: TransformScratch = field(default_factory=TransformScratch)
+    _transform_tables: TransformTables = field(default_factory=transform_tables)
     _tables: _Tables = field(init=False)
     _scratch: Scratch = field(default_factory=Scratch)
     _rungs: dict[str, tuple[int | None, _Rung | None]] = field(default_factory=dict)
@@ -273,6 +347,8 @@ class NativeKernel:
         at, size, flag = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         library.thinwire_encode.argtypes = (at, at, at, at, at, ctypes.c_char_p, at, size, flag, at)
         library.thinwire_decode.argtypes = (at, at, at, at, at, ctypes.c_char_p, at, size, flag)
+        library.thinwire_transform_encode.argtypes = (*(at,) * 7, ctypes.c_char_p, at, size, flag, at)
+        library.thinwire_transform_decode.argtypes = (*(at,) * 7, ctypes.c_char_p, at, size, flag)
         library.thinwire_predict.argtypes = (at, at, at, at)
         library.thinwire_predict.restype = None
         library.thinwire_fill_crc.restype = None
@@ -283,6 +359,9 @@ class NativeKernel:
         self.encode_call = library.thinwire_encode
         self.decode_call = library.thinwire_decode
         self.predict_call = library.thinwire_predict
+        self.transform_encode_call = library.thinwire_transform_encode
+        self.transform_decode_call = library.thinwire_transform_decode
+        self.transform_tables_at = ctypes.addressof(self._transform_tables)
 
     def rung_at(self, rung: Rung) -> int | None:
         """Return the address of the library's description of a rung; None where the reference must serve."""
@@ -303,6 +382,8 @@ class NativeKernel:
         if state.device.type != "cpu":
             raise NotImplementedError(f"native kernel: expected a stream on the CPU, got {state.device}; use eager")
         self._scratch.reserve(state.rows, state.channels, state.base.shape[1])
+        if state.basis is not None:
+            self.transform_scratch.reserve(state.rows, state.channels, state.base.shape[1])
         return NativeCoder(self, state, dtype)
 
 

@@ -10,7 +10,7 @@ so that |y - y'|^2 is the cost of an error, and the components are uncorrelated:
 metric of attention. Products are sums in a fixed order (one float32 multiplication and one addition at a time).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -26,13 +26,15 @@ SMALLEST_EIGENVALUE = 1e-6
 class Basis:
     """forward, inverse: [heads, size, size] float32; codes: [heads x size] int16, usual amplitudes of components.
 
-    channels = heads x size. Codes are quarter octaves (see amplitudes). Raises TensorError for other shapes, dtypes or
+    channels = heads x size. tag: 16 bits by which both ends know that they hold the same basis; tensors must not be
+    changed afterwards. Codes are quarter octaves (see amplitudes). Raises TensorError for other shapes, dtypes or
     values that are not finite.
     """
 
     forward: Tensor
     inverse: Tensor
     codes: Tensor
+    tag: int = field(init=False)
 
     def __post_init__(self) -> None:
         heads, size = self.forward.shape[0], self.forward.shape[-1]
@@ -44,17 +46,13 @@ class Basis:
                 raise TensorError(
                     f"basis, {name}: expected finite {shape} of {dtype}, got {tuple(tensor.shape)} of {tensor.dtype}"
                 )
+        crc = crc32(self.codes, crc32(self.inverse, crc32(self.forward)))
+        object.__setattr__(self, "tag", (crc ^ crc >> 16) & 0xFFFF)
 
     @property
     def channels(self) -> int:
         """Width of the tensors it is for."""
         return self.forward.shape[0] * self.forward.shape[2]
-
-    @property
-    def tag(self) -> int:
-        """16 bits by which both ends know that they hold the same basis."""
-        crc = crc32(self.codes, crc32(self.inverse, crc32(self.forward)))
-        return (crc ^ crc >> 16) & 0xFFFF
 
     def components(self, residual_RC: Tensor) -> Tensor:
         """y = r A, head by head: [rows, channels] float32 -> the same shape."""

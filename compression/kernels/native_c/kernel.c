@@ -14,6 +14,8 @@
 #include "absorb.c"
 #include "packing.c"
 #include "crc.c"
+#include "water.c"
+#include "transform.c"
 
 static int64_t scale_bytes(const stream_t *s, const rung_t *g) {
     return (int64_t)sizeof(float) + s->rows + (g->kind == PER_TOKEN ? 0 : s->channels);
