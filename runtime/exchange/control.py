@@ -75,8 +75,11 @@ class Decision:
 
 
 def next_prompt(state: ExchangeState) -> ExchangeState:
-    """Return the state of a prompt's first step: whatever is coded starts from a key frame."""
-    return replace(state, key_frame=True, steps_above=0)
+    """Return the state of a prompt's first step: a key frame, at the commanded rates.
+
+    What the ceiling raised for the last prompt ends with it, so that a picture does not depend on those before it.
+    """
+    return replace(state, key_frame=True, raised=0, steps_above=0, calm_steps=0)
 
 
 def decide(state: ExchangeState, outcome: StepOutcome, policy: Policy, next_step: int) -> Decision:

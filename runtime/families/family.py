@@ -73,3 +73,20 @@ class Family(Protocol):
         self, pipeline: Any, height: int, width: int, guidance_scale: float, max_sequence_length: int
     ) -> AttentionShape:
         """Return the shape of its attention for pictures of this size in pixels, as xfuser's pipeline runs it."""
+
+
+def joint_attention_shape(
+    family: Family, pipeline: Any, height: int, width: int, max_sequence_length: int, batch: int
+) -> AttentionShape:
+    """Return the shape of joint attention over text and image, for pictures of this size in pixels."""
+    config = pipeline.transformer.config
+    token_pixels = family.token_pixels(pipeline)
+    return AttentionShape(
+        layers=len(family.attention_modules(pipeline.transformer)),
+        batch=batch,
+        image_rows=height // token_pixels,
+        image_columns=width // token_pixels,
+        text_tokens=family.text_tokens(pipeline, max_sequence_length),
+        heads=config.num_attention_heads,
+        head_dim=config.attention_head_dim,
+    )

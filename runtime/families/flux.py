@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from thinwire.runtime.families.family import AttentionShape, TextQuery
+from thinwire.runtime.families.family import AttentionShape, TextQuery, joint_attention_shape
 
 
 class Flux:
@@ -59,17 +59,7 @@ class Flux:
         self, pipeline: Any, height: int, width: int, guidance_scale: float, max_sequence_length: int
     ) -> AttentionShape:
         """One element: guidance is an embedding."""
-        config = pipeline.transformer.config
-        token_pixels = self.token_pixels(pipeline)
-        return AttentionShape(
-            layers=len(self.attention_modules(pipeline.transformer)),
-            batch=1,
-            image_rows=height // token_pixels,
-            image_columns=width // token_pixels,
-            text_tokens=self.text_tokens(pipeline, max_sequence_length),
-            heads=config.num_attention_heads,
-            head_dim=config.attention_head_dim,
-        )
+        return joint_attention_shape(self, pipeline, height, width, max_sequence_length, batch=1)
 
 
 FAMILY = Flux()

@@ -112,10 +112,10 @@ def test_off_to_coded_begins_with_a_key_frame() -> None:
     assert not decision.forced_key_frame
 
 
-def test_a_prompt_starts_from_a_key_frame_at_the_rates_in_force() -> None:
+def test_a_prompt_starts_from_a_key_frame_at_the_commanded_rates() -> None:
     state = next_prompt(state_at(BITS1, raised=1, steps_above=1, epoch=4))
     assert state.key_frame
-    assert (state.rates, state.raised, state.steps_above, state.epoch) == ({INTRA: BITS1.millibits}, 1, 0, 4)
+    assert (state.rates, state.raised, state.steps_above, state.epoch) == ({INTRA: BITS1.millibits}, 0, 0, 4)
 
 
 def test_a_rate_names_the_rung_by_what_travels_or_by_its_bits() -> None:
