@@ -42,7 +42,7 @@ lint: install
 
 check: lint ## Format, lint, types, layers and unit tests: under a minute
 	@echo "==> unit tests"
-	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster"
+	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster and not netlab"
 
 cluster-tools: install ## Make the API server and etcd of the tests, once, in a cache (needs Go 1.24 or newer)
 	@echo "==> the test cluster's programs"
