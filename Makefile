@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= demo
-DEMO_LINK ?= 400Mbit,40Mbit@84,400Mbit@150
+DEMO_LINK ?= 400Mbit,40Mbit@84,400Mbit@140
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo cluster-tools test check lint proto clean
