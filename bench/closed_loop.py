@@ -7,14 +7,25 @@ what is coded, not on who waits for whom. Tensors: [B, H, S, D] batch, heads, to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch.overrides import TorchFunctionMode
 
-from thinwire.compression import BaseFormat, Exchange, Kernel, Role, Rung, StreamDecoder, StreamEncoder, StreamId
+from thinwire.compression import (
+    BaseFormat,
+    Basis,
+    Exchange,
+    Kernel,
+    Place,
+    Role,
+    Rung,
+    StreamDecoder,
+    StreamEncoder,
+    StreamId,
+)
 
 
 class TensorCodec(Protocol):
@@ -37,14 +48,24 @@ class ThinwireCodec:
 
     @classmethod
     def maker(
-        cls, kernel: Kernel, rung: Rung, key_rung: Rung, order: int, base_format: BaseFormat = BaseFormat.FULL
+        cls,
+        kernel: Kernel,
+        rung: Rung,
+        key_rung: Rung,
+        order: int,
+        base_format: BaseFormat = BaseFormat.FULL,
+        bases: Mapping[Place, Basis] | None = None,
+        allocated: Mapping[Place, Rung] | None = None,
     ) -> MakeCodec:
         def make(stream: StreamId, rows: int, channels: int) -> ThinwireCodec:
+            place = (stream.layer, stream.role)
+            options = {"kernel": kernel, "order": order, "base_format": base_format}
+            basis = bases[place] if bases is not None else None
             ends = (
-                end(stream, rows, channels, torch.float32, kernel=kernel, order=order, base_format=base_format)
+                end(stream, rows, channels, torch.float32, basis=basis, **options)  # type: ignore[arg-type]
                 for end in (StreamEncoder, StreamDecoder)
             )
-            return cls(*ends, rung, key_rung)  # type: ignore[arg-type]
+            return cls(*ends, (allocated or {}).get(place, rung), key_rung)  # type: ignore[arg-type]
 
         return make
 

@@ -30,7 +30,22 @@ from bench.about import about
 from bench.closed_loop import CodedAttention, MakeCodec, ThinwireCodec, Traffic
 from bench.compactfusion import CODERS, CompactFusionCodec
 from bench.prompts import MEASURED
-from thinwire.compression import RAW, RUNGS, choose_kernel, rung_named
+from thinwire.compression import (
+    CALIBRATION_FILE,
+    RAW,
+    RUNGS,
+    Calibration,
+    Demand,
+    Role,
+    TransformRung,
+    allocate,
+    choose_kernel,
+    rung_named,
+)
+from thinwire.runtime.exchange.rates import TRANSFORMS
+from thinwire.runtime.fingerprint import model_fingerprint
+
+ALLOCATED = "allocated-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +121,7 @@ def main(arguments: list[str]) -> int:
 
 
 def codec_names() -> list[str]:
-    return [rung.name for rung in RUNGS] + list(CODERS)
+    return [rung.name for rung in RUNGS] + list(CODERS) + ["transform-MILLIBITS", f"{ALLOCATED}MILLIBITS"]
 
 
 def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iterator[Picture]:
@@ -134,7 +149,7 @@ def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) 
     for codec, order in kinds:
         begun = time.perf_counter()
         attention = CodedAttention(
-            _maker(codec, order, setting.key_rung),
+            _maker(codec, order, setting),
             layers=len(pipeline.transformer.transformer_blocks),
             image_tokens=_image_tokens(pipeline, setting.pixels),
             shards=setting.shards,
@@ -145,10 +160,23 @@ def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) 
     return pictures
 
 
-def _maker(codec: str, order: int, key_rung: str) -> MakeCodec:
+def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
+    """`transform-500` spends the same rate everywhere, `allocated-500` the same mean by calibrated sensitivities."""
     if codec in CODERS:
         return CompactFusionCodec.maker(codec)
-    return ThinwireCodec.maker(choose_kernel(), rung_named(codec), rung_named(key_rung), order)
+    kernel, key_rung = choose_kernel(), rung_named(setting.key_rung)
+    rung = rung_named(codec.replace(ALLOCATED, "transform-"))
+    if not isinstance(rung, TransformRung):
+        return ThinwireCodec.maker(kernel, rung, key_rung, order)
+    folder = Path(setting.model)
+    calibration = Calibration.load(folder / CALIBRATION_FILE, model_fingerprint(folder))
+    demands = [
+        Demand(layer, role, 1, sensitivity)
+        for (layer, role), sensitivity in sorted(calibration.sensitivities.items())
+        if role in (Role.KEY, Role.VALUE)
+    ]
+    allocated = allocate(rung.millibits, demands, TRANSFORMS) if codec.startswith(ALLOCATED) else None
+    return ThinwireCodec.maker(kernel, rung, key_rung, order, bases=calibration.bases, allocated=allocated)
 
 
 def _compared(

@@ -14,7 +14,7 @@ from thinwire.compression.allocation import (
     spread,
     uniform_rung,
 )
-from thinwire.compression.calibration import BasisMeter, Calibration
+from thinwire.compression.calibration import CALIBRATION_FILE, BasisMeter, Calibration
 from thinwire.compression.endpoints import Encoded, StreamDecoder, StreamEncoder
 from thinwire.compression.errors import (
     CalibrationError,
@@ -68,6 +68,7 @@ __all__ = [
     "BITS2",
     "BITS3",
     "CALIBRATED_LADDER",
+    "CALIBRATION_FILE",
     "FP8",
     "HEADER_BYTES",
     "INT4",

@@ -1,7 +1,7 @@
 """The calibration file: one safetensors file beside a model, with a basis and a sensitivity per (layer, role).
 
-    layer.<layer>.<role>.forward      [heads, size, size] float32
-    layer.<layer>.<role>.inverse      [heads, size, size] float32
+    layer.<layer>.<role>.forward      [heads, size, size] float32, or float16 where that holds it exactly
+    layer.<layer>.<role>.inverse      likewise
     layer.<layer>.<role>.codes        [heads x size] int16, usual amplitudes in quarter octaves
     layer.<layer>.<role>.sensitivity  [] float32: what a unit of relative error costs, for the allocator
 
@@ -23,6 +23,8 @@ from thinwire.compression.transform.amplitudes import energy_codes
 from thinwire.compression.transform.basis import Basis, basis_from_moments
 
 FORMAT, VERSION = "thinwire-calibration", "1"
+CALIBRATION_FILE = "calibration.safetensors"
+"""Its name in a model folder."""
 Place = tuple[int, Role]
 
 
@@ -40,8 +42,8 @@ class Calibration:
         tensors = {}
         for (layer, role), basis in self.bases.items():
             prefix = f"layer.{layer}.{role.name.lower()}"
-            tensors[f"{prefix}.forward"] = basis.forward.contiguous()
-            tensors[f"{prefix}.inverse"] = basis.inverse.contiguous()
+            tensors[f"{prefix}.forward"] = _narrowest(basis.forward)
+            tensors[f"{prefix}.inverse"] = _narrowest(basis.inverse)
             tensors[f"{prefix}.codes"] = basis.codes.contiguous()
             tensors[f"{prefix}.sensitivity"] = torch.tensor(self.sensitivities[layer, role], dtype=torch.float32)
         metadata = {"format": FORMAT, "version": VERSION, "model": self.model, "recipe": self.recipe}
@@ -66,11 +68,16 @@ class Calibration:
         places = [_place(path, name) for name in tensors if name.endswith(".forward")]
         try:
             parts = {place: _parts(tensors, place) for place in places}
-            bases = {place: Basis(*found[:3]) for place, found in parts.items()}
+            bases = {place: Basis(found[0].float(), found[1].float(), found[2]) for place, found in parts.items()}
         except (KeyError, TensorError) as error:
             raise CalibrationError(f"{path}: expected whole bases, got: {error}; calibrate again") from error
         sensitivities = {place: float(found[3]) for place, found in parts.items()}
         return cls(model, metadata.get("recipe", ""), bases, sensitivities)
+
+
+def _narrowest(matrices: Tensor) -> Tensor:
+    half = matrices.half()
+    return half.contiguous() if torch.equal(half.float(), matrices) else matrices.contiguous()
 
 
 def _place(path: Path, name: str) -> Place:

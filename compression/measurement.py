@@ -12,6 +12,7 @@ from thinwire.compression.kernels.base import Kernel
 from thinwire.compression.ladder import LADDER, RAW, true_millibits
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.streams import Exchange, Role, StreamId
+from thinwire.compression.transform.basis import Basis
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,13 @@ def measure_ladder(
     dtype: torch.dtype,
     *,
     ladder: tuple[Rung, ...] = LADDER,
+    basis: Basis | None = None,
     budget_seconds: float = 0.2,
 ) -> tuple[RungCost, ...]:
-    """Time every rung on tensors of one shape, in about `budget_seconds` (longer only if two calls take longer)."""
+    """Time every rung on tensors of one shape, in about `budget_seconds` (longer only if two calls take longer).
+
+    basis: what transform rungs in `ladder` need.
+    """
     values = max(rows * channels, 1)
     share_seconds = budget_seconds / (2 * len(ladder))
     generator = torch.Generator().manual_seed(0)
@@ -54,8 +59,8 @@ def measure_ladder(
     stream = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)
     costs = []
     for rung in ladder:
-        encoder = StreamEncoder(stream, rows, channels, dtype, kernel=kernel)
-        decoder = StreamDecoder(stream, rows, channels, dtype, kernel=kernel)
+        encoder = StreamEncoder(stream, rows, channels, dtype, kernel=kernel, basis=basis)
+        decoder = StreamDecoder(stream, rows, channels, dtype, kernel=kernel, basis=basis)
         key = encoder.encode(first, rung=RAW, epoch=0, step=0, key_frame=True)
         decoder.decode(key.frame, rung=RAW, epoch=0, step=0, key_frame=True)
         frame = encoder.encode(second, rung=rung, epoch=0, step=1).frame

@@ -204,7 +204,9 @@ def _tuner(hello: Hello) -> Tuner:
 
 
 def _rung(rung: LadderRung) -> Rung:
-    return Rung(rung.name, rung.millibits, rung.encode_seconds_per_value, rung.decode_seconds_per_value)
+    return Rung(
+        rung.name, rung.millibits, rung.encode_seconds_per_value, rung.decode_seconds_per_value, rung.distortion
+    )
 
 
 def _as_step(report: StepReport) -> Step:

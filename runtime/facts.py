@@ -17,6 +17,8 @@ class RungFacts:
     millibits: int
     encode_seconds_per_value: float
     decode_seconds_per_value: float
+    distortion: float = 0.0
+    """Share of a residual's energy that is lost."""
 
 
 @dataclass(frozen=True, slots=True)

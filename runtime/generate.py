@@ -5,6 +5,7 @@ the picture. The exchange is ours unless compression is off, and then upstream's
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy
@@ -13,7 +14,8 @@ import torch
 import torch.distributed as dist
 from PIL import Image
 
-from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Generation, Prompt, RunSpec
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import CompressionMode, Generation, Prompt, RunSpec
+from thinwire.runtime.calibrated import agree_on_calibration
 from thinwire.runtime.exchange.opening import OpenedExchange, Setting, open_exchange
 from thinwire.runtime.exchange.pacing import Pacer
 from thinwire.runtime.exchange.seams import ring_neighbours, ulysses_neighbours
@@ -77,6 +79,9 @@ class Session:
             ulysses=ulysses_neighbours(world).link_class if world.degrees.ulysses > 1 else LinkClass.INTRA_NODE,
             combines_inputs=model.family.combines_inputs,
         )
+        calibration = None
+        if spec.compression.mode != CompressionMode.COMPRESSION_MODE_OFF:
+            calibration = agree_on_calibration(world, Path(spec.model.path), spec.compression.calibration_path, shape)
         pipeline = parallelise(model, spec.model.path, world, generation.steps)
         pacer = Pacer.from_spec(spec.emulated_link)
         transformer = model.pipeline.transformer
@@ -88,6 +93,7 @@ class Session:
             attention_modules=model.family.attention_modules(transformer),
             pacer=pacer,
             hooks=hooks,
+            calibration=calibration,
         )
         exchange = open_exchange(setting, spec.compression)
         log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))

@@ -54,6 +54,23 @@ class Basis:
         """Width of the tensors it is for."""
         return self.forward.shape[0] * self.forward.shape[2]
 
+    def of_heads(self, first: int, count: int) -> "Basis":
+        """Return the basis of some heads that lie side by side; raises TensorError beyond the last head."""
+        heads, size = self.forward.shape[:2]
+        if not 0 <= first <= first + count <= heads:
+            raise TensorError(f"basis, heads: expected some of {heads}, got {first} to {first + count}")
+        chosen = slice(first, first + count)
+        codes = self.codes[first * size : (first + count) * size]
+        return Basis(self.forward[chosen].contiguous(), self.inverse[chosen].contiguous(), codes.contiguous())
+
+    def on(self, device: torch.device) -> "Basis":
+        """Return the same basis on a device."""
+        return Basis(self.forward.to(device), self.inverse.to(device), self.codes.to(device))
+
+    def in_half_precision(self) -> "Basis":
+        """Return it with matrices that float16 holds exactly: a file of half the size, at no cost up to 10 bits."""
+        return Basis(self.forward.half().float(), self.inverse.half().float(), self.codes)
+
     def components(self, residual_RC: Tensor) -> Tensor:
         """y = r A, head by head: [rows, channels] float32 -> the same shape."""
         return _times(residual_RC, self.forward)

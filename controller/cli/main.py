@@ -1,10 +1,11 @@
-"""`thinwire`, and `kubectl thinwire`: run, validate, status, version."""
+"""`thinwire`, and `kubectl thinwire`: run, calibrate, validate, status, version."""
 
 from __future__ import annotations
 
 import click
 
 from thinwire import __version__
+from thinwire.controller.cli.calibrate import calibrate
 from thinwire.controller.cli.run import run
 from thinwire.controller.cli.status import status
 from thinwire.controller.cli.validate import validate
@@ -21,5 +22,5 @@ def version() -> None:
     click.echo(f"thinwire {__version__}")
 
 
-for command in (run, validate, status):
+for command in (run, calibrate, validate, status):
     main.add_command(command)

@@ -19,11 +19,15 @@ from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import EmulatedLinkPhase
 SINGLE_MODULE = "thinwire.runtime.single"
 
 
-def run_file(job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPhase]) -> RunFile:
+def run_file(
+    job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPhase], calibration: Path | None = None
+) -> RunFile:
     """The job itself, in `output` (absolute)."""
     state = StateFolder(output)
     first = max(state.attempts(), default=0) + 1
     spec = run_spec(job, attempt=first, output_dir=output, emulated_link=link)
+    if calibration is not None:
+        spec.compression.calibration_path = str(calibration.absolute())
     return RunFile(
         run_id=uuid.uuid4().hex,
         namespace=job.namespace,

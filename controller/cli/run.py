@@ -29,8 +29,15 @@ _LOG_COLUMNS = 120
 )
 @click.option("--compare", is_flag=True, help="Also make the pictures uncompressed and in one process, and compare.")
 @click.option("--emulate-link", metavar="RATE[@STEP],...", help="Pace what each rank sends: 400Mbit,40Mbit@60.")
+@click.option(
+    "--calibration",
+    type=click.Path(path_type=Path),
+    help="File of `thinwire calibrate`; default: the one in the model.",
+)
 @click.option("--port", default=0, help="Port of the controller on 127.0.0.1; 0 takes a free one.")
-def run(file: Path, output: Path | None, compare: bool, emulate_link: str | None, port: int) -> None:
+def run(
+    file: Path, output: Path | None, compare: bool, emulate_link: str | None, calibration: Path | None, port: int
+) -> None:
     """Turn the prompts of a DiffusionJob into pictures, on this machine.
 
     Called again it makes only what is missing. Ctrl-C ends the ranks; finished pictures stay.
@@ -42,7 +49,7 @@ def run(file: Path, output: Path | None, compare: bool, emulate_link: str | None
     job = runnable_job(file, output)
     console = plain_console()
     with Stop().listening() as stop, locked(StateFolder(output).lock):
-        outcome = _supervised(console, output, run_file(job, output, link), port, stop)
+        outcome = _supervised(console, output, run_file(job, output, link, calibration), port, stop)
         compared = others(job, output, link) if compare and outcome.exit_code == 0 else ()
         last_output = output
         for other in compared:

@@ -91,7 +91,7 @@ def allowed(ladder: Sequence[Rung], limits: Limits, over_the_ceiling_millibits: 
     """
     off = next((rung.millibits for rung in ladder if rung.name == OFF), None)
     useful = [rung for rung in ladder if rung.name == OFF or off is None or rung.millibits < off]
-    lossy_last = sorted(useful, key=lambda rung: -rung.millibits)
+    lossy_last = sorted(useful, key=lambda rung: rung.loss)
     most = limits.max_millibits + limits.max_millibits // _HEADERS_SHARE + _HEADERS_MILLIBITS
     unlimited = limits.max_millibits >= WHOLE_MILLIBITS or limits.max_millibits <= 0
     within = [

@@ -99,7 +99,7 @@ def consider(
         memory = replace(memory, bad_windows=memory.bad_windows + 1, good_windows=0)
     else:
         up = choose(views.careful, budget_seconds / MARGIN, compute_seconds)
-        good = memory.good_windows + 1 if up.rung.millibits > current.millibits else 0
+        good = memory.good_windows + 1 if up.rung.loss < current.loss else 0
         memory = replace(memory, bad_windows=0, good_windows=good)
     if frozen:
         return memory, Choice(current, Move.HOLD)
@@ -126,9 +126,9 @@ def _wanted(views: Views, budget_seconds: float, compute_seconds: float) -> Outl
 
 
 def _lower(priced: Sequence[Outlook], current: Rung, budget_seconds: float, compute_seconds: float) -> Outlook | None:
-    """A rung of fewer bits that is worth leaving the current one for, or None."""
+    """A lossier rung that is worth leaving the current one for, or None."""
     wanted = choose(priced, budget_seconds, compute_seconds)
-    if wanted.rung.millibits >= current.millibits:
+    if wanted.rung.loss <= current.loss:
         return None
     now = nearest(priced, current.millibits).stall_seconds
     if wanted.stall_seconds <= budget_seconds:

@@ -24,6 +24,12 @@ class Rung:
     millibits: int
     encode_seconds_per_value: float = 0.0
     decode_seconds_per_value: float = 0.0
+    distortion: float = 0.0
+
+    @property
+    def loss(self) -> tuple[float, int]:
+        """What rungs are ordered by: the share of energy lost, then the bits, where nobody says or it is the same."""
+        return self.distortion, -self.millibits
 
     @property
     def codec_seconds_per_value(self) -> float:

@@ -2,22 +2,34 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 import structlog
 import torch
 import torch.distributed as dist
 
-from thinwire.compression import BaseFormat, Kernel, RungCost, choose_kernel, measure_ladder
+from thinwire.compression import (
+    LADDER,
+    BaseFormat,
+    Calibration,
+    Kernel,
+    Rung,
+    RungCost,
+    TransformRung,
+    choose_kernel,
+    measure_ladder,
+)
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Compression, CompressionMode
 from thinwire.runtime.exchange import paced_upstream, seams
+from thinwire.runtime.exchange.bases import Bases
 from thinwire.runtime.exchange.boundary import StepBoundary, groups_of
 from thinwire.runtime.exchange.control import ExchangeState, Policy
 from thinwire.runtime.exchange.meter import StepMeter
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.exchange.pacing import Pacer
 from thinwire.runtime.exchange.parcels import Parcels
-from thinwire.runtime.exchange.rates import RateTable
+from thinwire.runtime.exchange.rates import TRANSFORMS, RateTable
 from thinwire.runtime.exchange.streams import CodecPlan, Streams
 from thinwire.runtime.exchange.traffic import Traffic
 from thinwire.runtime.exchange.untouched import UntouchedSteps
@@ -26,6 +38,8 @@ from thinwire.runtime.facts import RungFacts, StepHooks
 from thinwire.runtime.memory import MEBIBYTE, layer_base_bytes, plan_bases
 from thinwire.runtime.parallel import World
 from thinwire.runtime.steps import follow
+
+_TIMED = (TRANSFORMS[0], TRANSFORMS[len(TRANSFORMS) // 2], TRANSFORMS[-1])
 
 log = structlog.get_logger(__name__)
 
@@ -65,6 +79,7 @@ class Setting:
     attention_modules: list[torch.nn.Module]
     pacer: Pacer
     hooks: StepHooks
+    calibration: Calibration | None = None
 
 
 def open_exchange(setting: Setting, compression: Compression) -> OpenedExchange:
@@ -95,16 +110,18 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
     order = compression.predictor_order
     budget_bytes = compression.base_memory_mebibytes * MEBIBYTE
     bases = plan_bases(layer_base_bytes(traffic, dtype, order, kernel), traffic.layers, budget_bytes)
-    plan = CodecPlan(kernel, order, bases.base_format, bases.raw_layers)
+    calibrated = _bases_of(setting)
+    plan = CodecPlan(kernel, order, bases.base_format, bases.raw_layers, bases=calibrated)
+    sensitivities = None if setting.calibration is None else setting.calibration.sensitivities
     policy = Policy(
-        table=RateTable.of(traffic, dtype),
+        table=RateTable.of(traffic, dtype, sensitivities),
         warmup_steps=compression.warmup_steps,
         max_relative_error=compression.max_relative_error_milli / 1000,
     )
     adaptive = compression.mode == CompressionMode.COMPRESSION_MODE_ADAPTIVE
     boundary = _boundary(setting, policy, plan, rate=compression.max_millibits, adaptive=adaptive)
     wire = Wire(setting.world.device, setting.pacer, boundary.moment, boundary.meter)
-    parcels = Parcels(boundary.streams, boundary.moment, boundary.meter, wire)
+    parcels = Parcels(boundary.streams, boundary.moment, boundary.meter, wire, policy.table.allocations)
     installed = seams.install(setting.world, parcels)
     followed = follow(setting.transformer, setting.attention_modules, boundary.moment)
 
@@ -120,8 +137,16 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
             base_bytes=bases.base_bytes,
             layers_without_bases=len(bases.raw_layers),
         )
-    ladder = _ladder(_measure(traffic, dtype, kernel), policy.table)
+    ladder = _ladder(_measure(traffic, dtype, kernel, calibrated), policy.table)
     return OpenedExchange(boundary, ladder, kernel.name, bases.base_bytes, close)
+
+
+def _bases_of(setting: Setting) -> Bases | None:
+    if setting.calibration is None:
+        return None
+    world = setting.world
+    ulysses = seams.ulysses_neighbours(world).ranks if world.degrees.ulysses > 1 else (world.rank,)
+    return Bases(setting.calibration, world.rank, ulysses, world.device)
 
 
 def agree_on_kernel(world: World) -> Kernel:
@@ -162,12 +187,37 @@ def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, a
     )
 
 
-def _measure(traffic: Traffic, dtype: torch.dtype, kernel: Kernel) -> list[RungCost]:
-    """Time every rung on the shape that most values travel in."""
+def _measure(traffic: Traffic, dtype: torch.dtype, kernel: Kernel, bases: Bases | None) -> list[RungCost]:
+    """Time every rung on the shape that most values travel in; of the transform rungs three, and between them lines."""
     if not traffic.flows:
         return []
     flow = max(traffic.flows, key=lambda flow: flow.values)
-    return list(measure_ladder(kernel, flow.rows, flow.channels, dtype))
+    ladder: tuple[Rung, ...] = LADDER
+    basis = None
+    if bases is not None:
+        basis = bases.example(flow.role)
+        ladder = (*LADDER, *_TIMED)
+    costs = list(measure_ladder(kernel, flow.rows, flow.channels, dtype, ladder=ladder, basis=basis))
+    return costs if bases is None else [*costs, *_between(costs)]
+
+
+def _between(costs: list[RungCost]) -> list[RungCost]:
+    """Costs of the transform rungs that were not timed, from their timed neighbours."""
+    timed = sorted((cost for cost in costs if isinstance(cost.rung, TransformRung)), key=lambda c: c.rung.millibits)
+    made = []
+    for rung in TRANSFORMS:
+        for low, high in pairwise(timed):
+            if low.rung.millibits < rung.millibits < high.rung.millibits:
+                share = (rung.millibits - low.rung.millibits) / (high.rung.millibits - low.rung.millibits)
+                seconds = (
+                    (1 - share) * before + share * after
+                    for before, after in (
+                        (low.encode_seconds_per_value, high.encode_seconds_per_value),
+                        (low.decode_seconds_per_value, high.decode_seconds_per_value),
+                    )
+                )
+                made.append(RungCost(rung, rung.millibits, *seconds))
+    return made
 
 
 def _ladder(costs: list[RungCost], table: RateTable) -> tuple[RungFacts, ...]:
@@ -176,10 +226,10 @@ def _ladder(costs: list[RungCost], table: RateTable) -> tuple[RungFacts, ...]:
     for rung, millibits in table.choices:
         cost = None if rung is None else by_rung.get(rung)
         if rung is None:
-            ladder.append(RungFacts("off", millibits, 0.0, 0.0))
+            ladder.append(RungFacts("off", millibits, 0.0, 0.0, 0.0))
         elif cost is not None:
             encode, decode = cost.encode_seconds_per_value, cost.decode_seconds_per_value
-            ladder.append(RungFacts(rung.name, millibits, encode, decode))
+            ladder.append(RungFacts(rung.name, millibits, encode, decode, rung.distortion))
     return tuple(ladder)
 
 

@@ -2,37 +2,59 @@
 
 A rate above which no codec is needed is "off": whole values at the model's own width. A rung has two figures: the bits
 of its name, which a manifest speaks of, and what really travels with headers and scales, which the controller counts.
-Both name it.
+Both name it. With a calibrated model a transform rung is a budget: every (layer, role) gets a rate of its own.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 
-from thinwire.compression import LADDER, RAW, Rung, uniform_rung
+from thinwire.compression import CALIBRATED_LADDER, LADDER, RAW, Demand, Place, Role, Rung, TransformRung, allocate
 from thinwire.runtime.exchange.traffic import Traffic
+from thinwire.runtime.parallel import LinkClass
 
 OFF_MILLIBITS = 16_000
 """From this rate on the exchange goes without codec, whatever the model's width."""
 
+Allocations = Mapping[tuple[LinkClass, str], Mapping[Place, Rung]]
+"""By link class and a rung's name: what codes each (layer, role) when that rung is commanded."""
+TRANSFORMS = tuple(rung for rung in CALIBRATED_LADDER if isinstance(rung, TransformRung))
+
 
 @dataclass(frozen=True, slots=True)
 class RateTable:
-    """The choices of this run, from most to least bits, with what travels for one value; the first, None, is off."""
+    """The choices of this run, from least to most loss, with what travels for one value; the first, None, is off."""
 
     choices: tuple[tuple[Rung | None, int], ...]
+    allocations: Allocations = field(default_factory=dict)
 
     @classmethod
-    def of(cls, traffic: Traffic, dtype: torch.dtype) -> "RateTable":
-        """Price every rung in these flows. The raw rung is no choice: it costs more than off and says the same."""
-        rungs: Sequence[Rung | None] = [None, *(rung for rung in LADDER if rung is not RAW)]
-        return cls(tuple((rung, traffic.millibits(rung, dtype)) for rung in rungs))
+    def of(
+        cls, traffic: Traffic, dtype: torch.dtype, sensitivities: Mapping[Place, float] | None = None
+    ) -> "RateTable":
+        """Price every rung in these flows. The raw rung is no choice: it costs more than off and says the same.
+
+        sensitivities: of a calibrated model, which has transform rungs too. The same arguments give the same table on
+        every rank. No two choices cost the same, because a price names its rung: the less lossy one stays.
+        """
+        rungs = [rung for rung in LADDER if rung is not RAW]
+        allocations: dict[tuple[LinkClass, str], Mapping[Place, Rung]] = {}
+        if sensitivities is not None:
+            rungs += TRANSFORMS
+            for link_class in traffic.link_classes:
+                demands = _demands(traffic, link_class, sensitivities)
+                for rung in TRANSFORMS:
+                    allocations[link_class, rung.name] = allocate(rung.millibits, demands, TRANSFORMS)
+        choices: dict[int, Rung | None] = {traffic.millibits(None, dtype): None}
+        for rung in sorted(rungs, key=lambda rung: (rung.distortion, rung.millibits)):
+            choices.setdefault(traffic.millibits(rung, dtype), rung)
+        return cls(tuple((rung, price) for price, rung in choices.items()), allocations)
 
     def rung(self, millibits: int) -> Rung | None:
-        """Return what carries a rate: the rung that costs exactly this, else the finest whose nominal bits fit.
+        """Return what carries a rate: the rung that costs exactly this, else the least lossy whose nominal bits fit.
 
-        A rate below every rung gets the coarsest.
+        A rate below every rung gets the one with the fewest bits.
         """
         if millibits >= OFF_MILLIBITS:
             return None
@@ -40,13 +62,28 @@ class RateTable:
             if true_millibits == millibits:
                 return rung
         coded = [rung for rung, _ in self.choices if rung is not None]
-        return uniform_rung(max(millibits, coded[-1].millibits), coded)
+        least = min(coded, key=lambda rung: rung.millibits)
+        fitting = [rung for rung in coded if rung.millibits <= millibits]
+        return min(fitting, key=lambda rung: rung.distortion, default=least)
 
     def raised(self, rung: Rung | None, by: int) -> Rung | None:
-        """Return the rung `by` places above, towards more bits; off at the top."""
+        """Return the rung `by` places above, towards less loss; off at the top."""
         rungs = [choice for choice, _ in self.choices]
         return rungs[max(0, rungs.index(rung) - by)]
 
     def millibits(self, rung: Rung | None) -> int:
         """Return what travels for one value, headers and scales included."""
         return next(true_millibits for choice, true_millibits in self.choices if choice is rung)
+
+
+def _demands(traffic: Traffic, link_class: LinkClass, sensitivities: Mapping[Place, float]) -> Sequence[Demand]:
+    """Return every (layer, role) that travels over these links, with its values."""
+    values: dict[Role, int] = {}
+    for flow in traffic.flows:
+        if flow.link_class is link_class:
+            values[flow.role] = values.get(flow.role, 0) + flow.values
+    return [
+        Demand(layer, role, count, sensitivities[layer, role])
+        for layer in range(traffic.layers)
+        for role, count in values.items()
+    ]

@@ -66,11 +66,11 @@ class RingExchange:
         batch, heads, tokens, head_dim = key_BHSD.shape
         shape, dtype, parcels = (batch * tokens, heads * head_dim), key_BHSD.dtype, self.parcels
         shapes = (shape, shape)
-        rung = parcels.rung(self.neighbours.link_class)
+        rungs = parcels.rungs(self.neighbours.link_class, _ROLES)
         own_RC = [tensor.transpose(1, 2).reshape(shape).contiguous() for tensor in (key_BHSD, value_BHSD)]
-        parcel_bytes = parcels.layout(shapes, dtype, rung).parcel_bytes
+        parcel_bytes = parcels.layout(shapes, dtype, rungs).parcel_bytes
         parcel = torch.empty(parcel_bytes, dtype=torch.uint8, device=key_BHSD.device)
-        parcels.pack(parcel, self._streams(self.neighbours.index), own_RC, shapes, rung, Operation.RING)
+        parcels.pack(parcel, self._streams(self.neighbours.index), own_RC, shapes, rungs, Operation.RING)
         received = parcels.wire.all_gather(parcel, self.neighbours, values=2 * own_RC[0].numel())
         parcels.meter.uncompressed_bytes += 2 * own_RC[0].nbytes * (self.neighbours.size - 1)
 
@@ -80,7 +80,7 @@ class RingExchange:
                 shards.append(own_RC)
             else:
                 streams = self._streams(index)
-                shards.append(parcels.unpack(received[index], streams, shapes, dtype, rung, Operation.RING))
+                shards.append(parcels.unpack(received[index], streams, shapes, dtype, rungs, Operation.RING))
         return [
             torch.cat([shard[role].view(batch, tokens, heads, head_dim) for shard in shards], dim=1).transpose(1, 2)
             for role in range(len(_ROLES))

@@ -20,6 +20,7 @@ from thinwire.compression import (
     StreamEncoder,
     StreamId,
 )
+from thinwire.runtime.exchange.bases import Bases
 
 Shape = tuple[int, int]
 """Rows and channels."""
@@ -36,6 +37,8 @@ class CodecPlan:
     """Layers without bases: the memory budget has no room for them."""
     coded_key_frames: bool = True
     """Whether key frames travel in int8 where the rate is int4's or less; otherwise they are raw."""
+    bases: Bases | None = None
+    """Of a calibrated model: what transform rungs need."""
 
     def key_rung(self, rung: Rung) -> Rung:
         """Return what carries a key frame on links that `rung` codes: fine enough that it is not the worst step."""
@@ -63,6 +66,7 @@ class Streams:
                 kernel=plan.kernel,
                 order=plan.order,
                 base_format=plan.base_format,
+                basis=None if plan.bases is None else plan.bases.of(stream),
                 device=self.device,
             )
         return encoder
@@ -79,6 +83,7 @@ class Streams:
                 kernel=plan.kernel,
                 order=plan.order,
                 base_format=plan.base_format,
+                basis=None if plan.bases is None else plan.bases.of(stream),
                 device=self.device,
             )
         return decoder

@@ -59,6 +59,7 @@ class Job:
     directives: tuple[Directive | None, ...] = ()
     prompts: tuple[str, ...] = ("a red heart",)
     dtype: int = Dtype.DTYPE_FLOAT32
+    calibration: Path | None = None
 
     @property
     def world_size(self) -> int:
@@ -80,6 +81,7 @@ class Job:
                 warmup_steps=self.warmup_steps,
                 base_memory_mebibytes=self.base_memory_mebibytes,
                 predictor_order=2,
+                calibration_path=str(self.calibration or ""),
             ),
             generation=Generation(
                 prompts=[

@@ -185,6 +185,7 @@ class Compression(_message.Message):
     WARMUP_STEPS_FIELD_NUMBER: _builtins.int
     BASE_MEMORY_MEBIBYTES_FIELD_NUMBER: _builtins.int
     PREDICTOR_ORDER_FIELD_NUMBER: _builtins.int
+    CALIBRATION_PATH_FIELD_NUMBER: _builtins.int
     mode: Global___CompressionMode.ValueType
     min_millibits: _builtins.int
     """Limits of the rate in millibits per value; with mode FIXED both are the rate."""
@@ -199,6 +200,8 @@ class Compression(_message.Message):
     """Budget of one rank for bases; 0: no limit."""
     predictor_order: _builtins.int
     """Predictor order 0, 1 or 2."""
+    calibration_path: _builtins.str
+    """Absolute file that `thinwire calibrate` wrote; empty: the one beside the model, if there is one."""
     def __init__(
         self,
         *,
@@ -210,10 +213,11 @@ class Compression(_message.Message):
         warmup_steps: _builtins.int = ...,
         base_memory_mebibytes: _builtins.int = ...,
         predictor_order: _builtins.int = ...,
+        calibration_path: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_memory_mebibytes", b"base_memory_mebibytes", "max_millibits", b"max_millibits", "max_relative_error_milli", b"max_relative_error_milli", "min_millibits", b"min_millibits", "mode", b"mode", "predictor_order", b"predictor_order", "target_stall_percent", b"target_stall_percent", "warmup_steps", b"warmup_steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_memory_mebibytes", b"base_memory_mebibytes", "calibration_path", b"calibration_path", "max_millibits", b"max_millibits", "max_relative_error_milli", b"max_relative_error_milli", "min_millibits", b"min_millibits", "mode", b"mode", "predictor_order", b"predictor_order", "target_stall_percent", b"target_stall_percent", "warmup_steps", b"warmup_steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -142,11 +142,14 @@ class LadderRung(_message.Message):
     MILLIBITS_FIELD_NUMBER: _builtins.int
     ENCODE_SECONDS_PER_VALUE_FIELD_NUMBER: _builtins.int
     DECODE_SECONDS_PER_VALUE_FIELD_NUMBER: _builtins.int
+    DISTORTION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     millibits: _builtins.int
     """What travels for one value, scales and headers included."""
     encode_seconds_per_value: _builtins.float
     decode_seconds_per_value: _builtins.float
+    distortion: _builtins.float
+    """Share of a residual's energy that is lost; 0: nothing, or not said."""
     def __init__(
         self,
         *,
@@ -154,10 +157,11 @@ class LadderRung(_message.Message):
         millibits: _builtins.int = ...,
         encode_seconds_per_value: _builtins.float = ...,
         decode_seconds_per_value: _builtins.float = ...,
+        distortion: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_seconds_per_value", b"decode_seconds_per_value", "encode_seconds_per_value", b"encode_seconds_per_value", "millibits", b"millibits", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_seconds_per_value", b"decode_seconds_per_value", "distortion", b"distortion", "encode_seconds_per_value", b"encode_seconds_per_value", "millibits", b"millibits", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,186 @@
+"""A calibrated model: transform rungs on the wire, a rate per (layer, role), and files that are not this model's."""
+
+import json
+import shutil
+import subprocess
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from itertools import product
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+
+from bench.prompts import MEASURED
+from tests.harness.ranks import RankError
+from tests.harness.sessions import ADAPTIVE, FLUX, Job, assert_bases_agree, run_job
+from thinwire.compression import CALIBRATION_FILE, BasisMeter, Calibration, Role, mean_millibits
+from thinwire.compression.allocation import Demand
+from thinwire.runtime import calibrated
+from thinwire.runtime.calibrate import PROMPTS, Plan, calibrate
+from thinwire.runtime.exchange.meter import Operation
+from thinwire.runtime.exchange.rates import OFF_MILLIBITS, TRANSFORMS, RateTable
+from thinwire.runtime.exchange.traffic import Flow, Traffic
+from thinwire.runtime.facts import Directive
+from thinwire.runtime.fingerprint import model_fingerprint
+from thinwire.runtime.parallel import Launch, LinkClass
+
+LAYERS, HEADS, SIZE = 2, 4, 8
+
+
+def made_up(model: str, sensitivity: float = 1.0) -> Calibration:
+    generator = torch.Generator().manual_seed(0)
+    bases = {}
+    for place in product(range(LAYERS), calibrated.ROLES):
+        meter = BasisMeter(torch.eye(SIZE).repeat(HEADS, 1, 1))
+        meter.add(torch.randn(64, HEADS * SIZE, generator=generator))
+        bases[place] = meter.basis().in_half_precision()
+    weights = {place: sensitivity * 4.0**number for number, place in enumerate(bases)}
+    return Calibration(model, "made up", bases, weights)
+
+
+@pytest.fixture(scope="module")
+def calibrated_sd3(tiny_sd3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("calibrated") / "sd3"
+    shutil.copytree(tiny_sd3, folder)
+    made_up(model_fingerprint(folder)).save(folder / CALIBRATION_FILE)
+    return folder
+
+
+@pytest.mark.distributed
+def test_bases_agree_bit_for_bit_while_the_rate_changes_at_every_step(calibrated_sd3: Path) -> None:
+    rates = [rung.millibits for rung in TRANSFORMS] + [OFF_MILLIBITS, 8_000, 1_600]
+    directives = tuple(
+        Directive(epoch=number + 1, rates={"intra-node": rates[number * 5 % len(rates)]}) for number in range(16)
+    )
+    seen = run_job(Job(calibrated_sd3, ulysses=2, ring=2, mode=ADAPTIVE, steps=17, directives=directives))
+    assert_bases_agree(seen)
+    steps = seen[0].steps
+    assert len({step.rates["intra-node"] for step in steps}) > 12
+    assert steps[-1].base_mismatches == 0
+    assert steps[-1].frames_refused == 0
+    assert steps[-1].bytes_counted == pytest.approx(steps[-1].bytes_sent, rel=0.02)
+
+
+@pytest.mark.distributed
+def test_the_ladder_of_a_calibrated_model_reaches_down_to_a_quarter_of_a_bit(
+    calibrated_sd3: Path, tiny_sd3: Path
+) -> None:
+    ladders = []
+    for folder in (calibrated_sd3, tiny_sd3):
+        (facts,) = (seen.facts for seen in run_job(Job(folder, steps=1))[:1])
+        assert facts is not None
+        ladders.append({rung.name: rung for rung in facts.ladder})
+    with_file, without = ladders
+    assert {"transform-250", "transform-6000"} < with_file.keys()
+    assert with_file["transform-250"].encode_seconds_per_value > 0
+    losses = [rung.distortion for rung in with_file.values()]
+    assert losses == sorted(losses)
+    assert not any(name.startswith("transform") for name in without)
+
+
+@pytest.mark.distributed
+def test_a_file_of_another_model_beside_this_one_is_left_alone(tiny_sd3: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "sd3"
+    shutil.copytree(tiny_sd3, folder)
+    made_up("sha256:another").save(folder / CALIBRATION_FILE)
+    (facts,) = (seen.facts for seen in run_job(Job(folder, steps=1))[:1])
+    assert facts is not None
+    assert not any(rung.name.startswith("transform") for rung in facts.ladder)
+
+
+@pytest.mark.distributed
+def test_a_file_of_another_model_that_was_named_is_refused(tiny_sd3: Path, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    made_up("sha256:another").save(path)
+    with pytest.raises(RankError, match=r"expected sha256:\w+, got sha256:another; calibrate this model"):
+        run_job(Job(tiny_sd3, steps=1, calibration=path))
+
+
+def another_calibration_on_rank_1(launch: Launch) -> AbstractContextManager[object]:
+    if launch.rank != 1:
+        return nullcontext()
+    load = calibrated.load_calibration
+
+    def changed(folder: Path, named: str, shape: object) -> tuple[Calibration | None, str]:
+        found, why = load(folder, named, shape)  # type: ignore[arg-type]
+        assert found is not None
+        return made_up(found.model, sensitivity=2.0), why
+
+    return patch.object(calibrated, "load_calibration", changed)
+
+
+@pytest.mark.distributed
+def test_ranks_whose_files_differ_go_without(calibrated_sd3: Path) -> None:
+    seen = run_job(Job(calibrated_sd3, steps=2), meddle=another_calibration_on_rank_1)
+    assert seen[0].facts is not None
+    assert not any(rung.name.startswith("transform") for rung in seen[0].facts.ladder)
+    assert_bases_agree(seen)
+
+
+def traffic_of(rows: int) -> Traffic:
+    link = LinkClass.INTRA_NODE
+    flows = tuple(
+        Flow(exchange, role, link, rows, HEADS * SIZE, 1)
+        for exchange, role in ((1, Role.KEY), (1, Role.VALUE), (2, Role.QUERY), (2, Role.KEY), (3, Role.OUTPUT))
+    )
+    return Traffic(LAYERS, flows, {Operation.RING: (link, 1)})  # type: ignore[arg-type]
+
+
+def test_a_budget_is_kept_and_spent_where_it_matters() -> None:
+    sensitivities = dict(made_up("m").sensitivities)
+    table = RateTable.of(traffic_of(4096), torch.float32, sensitivities)
+    for rung in TRANSFORMS:
+        allocated = table.allocations[LinkClass.INTRA_NODE, rung.name]
+        values = {Role.KEY: 2, Role.VALUE: 1, Role.QUERY: 1, Role.OUTPUT: 1}
+        demands = [Demand(layer, role, values[role]) for layer, role in allocated]
+        assert mean_millibits(allocated, demands) <= rung.millibits
+        keys = [allocated[layer, Role.KEY].millibits for layer in range(LAYERS)]
+        assert keys == sorted(keys)
+    assert len({rung.name for rung in table.allocations[LinkClass.INTRA_NODE, "transform-1000"].values()}) > 1
+
+
+def test_every_choice_is_named_by_its_own_price() -> None:
+    table = RateTable.of(traffic_of(4096), torch.float32, made_up("m").sensitivities)
+    prices = [price for _, price in table.choices]
+    assert len(set(prices)) == len(prices)
+    for rung, price in table.choices:
+        assert table.rung(price) is rung
+
+
+def test_no_prompt_that_is_measured_is_calibrated_with() -> None:
+    assert not set(PROMPTS) & set(MEASURED)
+
+
+@pytest.mark.parametrize("pipeline", ["sd3", FLUX])
+def test_calibrating_measures_every_place_and_says_how_far_it_is(
+    tiny_sd3: Path, tiny_flux: Path, tmp_path: Path, pipeline: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tiny_flux if pipeline == FLUX else tiny_sd3
+    output = tmp_path / "c.safetensors"
+    calibrate(Plan(folder, output, ("a red heart",), steps=4, guidance_scale=3.0, pixels=64))
+    loaded = Calibration.load(output, model_fingerprint(folder))
+    assert set(loaded.bases) == set(product(range(LAYERS), calibrated.ROLES))
+    assert all(value > 0 for value in loaded.sensitivities.values())
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert said[-1] == {"what": "step 4", "done": 4, "total": 4}
+
+
+def test_the_calibration_file_is_no_part_of_a_model(tiny_sd3: Path, calibrated_sd3: Path) -> None:
+    assert model_fingerprint(tiny_sd3) == model_fingerprint(calibrated_sd3)
+
+
+def test_the_shipped_file_is_that_of_the_shipped_model() -> None:
+    import thinwire
+
+    folder = Path(thinwire.__path__[0]) / "runtime" / "bundled" / "emoji"
+    assert Calibration.load(folder / CALIBRATION_FILE, model_fingerprint(folder)).bases
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
+
+
+def test_the_command_refuses_what_is_no_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "from thinwire.controller.cli.main import main; main()", "calibrate"]
+    done = subprocess.run([*command, str(tmp_path)], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "thinwire: MODEL: expected a folder in diffusers' format" in done.stderr
