@@ -94,7 +94,8 @@ class CalibratingAttention(TorchFunctionMode):
         kwargs = kwargs or {}
         if function is not torch.nn.functional.scaled_dot_product_attention or not self.inside:
             return function(*args, **kwargs)
-        query, key, value, *rest = args
+        rest = dict(kwargs) | dict(zip(("query", "key", "value", "attn_mask", "dropout_p"), args, strict=False))
+        query, key, value = (rest.pop(name) for name in ("query", "key", "value"))
         pass_on = self._probed if self.leaves is not None else self._travelled
         query, key, value = (
             pass_on(tensor, role) for tensor, role in ((query, Role.QUERY), (key, Role.KEY), (value, Role.VALUE))
@@ -102,7 +103,7 @@ class CalibratingAttention(TorchFunctionMode):
         if self.leaves is None:
             self._weigh(Role.KEY, query)
             self._weigh(Role.QUERY, key)
-        return pass_on(function(query, key, value, *rest, **kwargs), Role.OUTPUT)
+        return pass_on(function(query, key, value, **rest), Role.OUTPUT)
 
     def _travelled(self, tensor_BHSD: torch.Tensor, role: Role) -> torch.Tensor:
         batch, heads, tokens, size = tensor_BHSD.shape
@@ -111,11 +112,11 @@ class CalibratingAttention(TorchFunctionMode):
         key_frame = place not in self.loops
         if key_frame:
             stream = StreamId(Exchange.RING, place[0], role, 0, 0)
-            ends = (
-                end(stream, *rows_RC.shape, rows_RC.dtype, kernel=self.kernel, device=rows_RC.device)
-                for end in (StreamEncoder, StreamDecoder)
+            shape, dtype, device = rows_RC.shape, rows_RC.dtype, rows_RC.device
+            self.loops[place] = _Loop(
+                StreamEncoder(stream, shape[0], shape[1], dtype, kernel=self.kernel, device=device),
+                StreamDecoder(stream, shape[0], shape[1], dtype, kernel=self.kernel, device=device),
             )
-            self.loops[place] = _Loop(*ends)  # type: ignore[arg-type]
         loop = self.loops[place]
         if not key_frame:
             self.residuals[place] = (rows_RC - loop.decoder.prediction()).float()
@@ -123,9 +124,9 @@ class CalibratingAttention(TorchFunctionMode):
             if meter is None:
                 meter = self.meters[place] = BasisMeter(torch.zeros(heads, size, size, dtype=torch.float64))
             meter.add(self.residuals[place].cpu())
-        said = {"epoch": 0, "step": self.step, "key_frame": key_frame}
-        sent = loop.encoder.encode(rows_RC, rung=RAW if key_frame else BITS2, **said)  # type: ignore[arg-type]
-        arrived_RC = loop.decoder.decode(sent.frame, rung=RAW if key_frame else BITS2, **said)  # type: ignore[arg-type]
+        rung, step = RAW if key_frame else BITS2, self.step
+        sent = loop.encoder.encode(rows_RC, rung=rung, epoch=0, step=step, key_frame=key_frame)
+        arrived_RC = loop.decoder.decode(sent.frame, rung=rung, epoch=0, step=step, key_frame=key_frame)
         return arrived_RC.view(batch, tokens, heads, size).transpose(1, 2)
 
     def _weigh(self, role: Role, other_BHSD: torch.Tensor) -> None:
@@ -208,7 +209,8 @@ class CalibratingAttention(TorchFunctionMode):
         projection = getattr(self.modules[layer], "to_out", None)
         if projection is None:
             return torch.eye(size, dtype=torch.float64).repeat(heads, 1, 1)
-        weight_HOD = projection[0].weight.detach().double().cpu().view(-1, heads, size).transpose(0, 1)
+        weight: torch.Tensor = projection[0].weight.detach().double().cpu()
+        weight_HOD = weight.view(-1, heads, size).transpose(0, 1)
         return weight_HOD.mT @ weight_HOD
 
 

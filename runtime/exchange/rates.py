@@ -44,8 +44,8 @@ class RateTable:
             rungs += TRANSFORMS
             for link_class in traffic.link_classes:
                 demands = _demands(traffic, link_class, sensitivities)
-                for rung in TRANSFORMS:
-                    allocations[link_class, rung.name] = allocate(rung.millibits, demands, TRANSFORMS)
+                for budget in TRANSFORMS:
+                    allocations[link_class, budget.name] = allocate(budget.millibits, demands, TRANSFORMS)
         choices: dict[int, Rung | None] = {traffic.millibits(None, dtype): None}
         for rung in sorted(rungs, key=lambda rung: (rung.distortion, rung.millibits)):
             choices.setdefault(traffic.millibits(rung, dtype), rung)
