@@ -25,12 +25,13 @@ class RungCost:
     decode_seconds_per_value: float
 
 
-def _least_seconds(work: Callable[[], object], budget_seconds: float) -> float:
-    """Repeat `work` for about `budget_seconds` (at least twice) and return the shortest time it took."""
+def _least_seconds(prepare: Callable[[], object], work: Callable[[], object], budget_seconds: float) -> float:
+    """Repeat both for about `budget_seconds` (at least twice) and return the shortest time that `work` took."""
     least = float("inf")
     begin = perf_counter()
     repeats = 0
     while repeats < 2 or perf_counter() - begin < budget_seconds:
+        prepare()
         start = perf_counter()
         work()
         least = min(least, perf_counter() - start)
@@ -61,12 +62,19 @@ def measure_ladder(
     for rung in ladder:
         encoder = StreamEncoder(stream, rows, channels, dtype, kernel=kernel, basis=basis)
         decoder = StreamDecoder(stream, rows, channels, dtype, kernel=kernel, basis=basis)
-        key = encoder.encode(first, rung=RAW, epoch=0, step=0, key_frame=True)
-        decoder.decode(key.frame, rung=RAW, epoch=0, step=0, key_frame=True)
+        key = encoder.encode(first, rung=RAW, epoch=0, step=0, key_frame=True).frame
+        begin = partial(_begin, encoder, decoder, first, key)
+        begin()
         frame = encoder.encode(second, rung=rung, epoch=0, step=1).frame
         encode = partial(encoder.encode, second, rung=rung, epoch=0, step=1)
         decode = partial(decoder.decode, frame, rung=rung, epoch=0, step=1)
         millibits = true_millibits(rung, rows, channels, dtype)
-        encode_seconds, decode_seconds = (_least_seconds(work, share_seconds) for work in (encode, decode))
+        encode_seconds, decode_seconds = (_least_seconds(begin, work, share_seconds) for work in (encode, decode))
         costs.append(RungCost(rung, millibits, encode_seconds / values, decode_seconds / values))
     return tuple(costs)
+
+
+def _begin(encoder: StreamEncoder, decoder: StreamDecoder, first: torch.Tensor, key: torch.Tensor) -> None:
+    """Bring both ends to their first key frame: one residual again and again would grow without end."""
+    encoder.encode(first, rung=RAW, epoch=0, step=0, key_frame=True)
+    decoder.decode(key, rung=RAW, epoch=0, step=0, key_frame=True)
