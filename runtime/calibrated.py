@@ -13,7 +13,7 @@ from thinwire.runtime.fingerprint import model_fingerprint
 from thinwire.runtime.parallel import World
 
 ROLES = (Role.QUERY, Role.KEY, Role.VALUE, Role.OUTPUT)
-_BRINGS = "transform rungs from 0.25 bits per value, which need about half the bits of scalar ones for a picture"
+_BRINGS = 'transform rungs, from 0.25 to 6 bits per value (docs/codec.md, "A calibrated model")'
 
 log = structlog.get_logger(__name__)
 
