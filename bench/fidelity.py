@@ -115,7 +115,11 @@ def main(arguments: list[str]) -> int:
     Console().print(_table(pictures, kinds))
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"about": about(), "setting": asdict(setting) | {"model": args.model or "emoji"}, "pictures": [asdict(p) for p in pictures]}
+        result = {
+            "about": about(),
+            "setting": asdict(setting) | {"model": args.model or "emoji"},
+            "pictures": [asdict(p) for p in pictures],
+        }
         args.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
