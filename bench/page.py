@@ -74,6 +74,7 @@ Made by `python -m bench page` from the raw figures in `docs/results/`. `python 
 of the same seed, on pictures in [0, 1] before they are rounded to 8 bits. Bits per value count what travels after the
 key frame: codes, scales and headers. Rows that begin with `cf-` are CompactFusion's math (arXiv 2507.17511) with its
 own first-order residual, charged for its fp16 scales and for no header. Worst tenth: a tenth of the pictures are worse.
+Rows that begin with `transform-` need the calibration of `thinwire calibrate emoji`, made from other prompts and seeds.
 
 {fidelity_table(fidelity)}
 

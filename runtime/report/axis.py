@@ -1,7 +1,7 @@
 """The horizontal axis that all plots of a report share: steps of the job, with what happened along them.
 
 Bands and names are prompts; numbered flags are rate changes, explained in a table beside the plots; ticks along the
-bottom are steps sent whole (key frames); a dashed line is where a later attempt took over.
+bottom are key frames; a dashed line is where a later attempt took over.
 """
 
 from collections import defaultdict

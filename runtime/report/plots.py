@@ -40,8 +40,8 @@ def draw_plots(story: Story) -> list[Plot]:
             "rate",
             "Rate",
             "bits per value",
-            "What the exchange may spend on one number. Steps marked at the bottom are sent whole, at the model's own"
-            f" width.{emulated}",
+            "What the exchange may spend on one number. Steps marked at the bottom are key frames, whole or in"
+            f" 8 bits a value.{emulated}",
         ),
         _plot(
             story,
@@ -57,7 +57,7 @@ def draw_plots(story: Story) -> list[Plot]:
             "error",
             "Relative error",
             "percent",
-            "Largest |x − base| / |x| of any rank and stream in a step. Steps sent whole have none.",
+            "Largest |x − base| / |x| of any rank and stream in a step. Key frames have none.",
         ),
         _plot(
             story,
