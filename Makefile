@@ -40,7 +40,7 @@ lint: install
 	$(BIN)/python docs/generate_crd_reference.py --check
 	$(BIN)/python -m bench page --check
 
-check: lint ## Format, lint, types, layers and unit tests: under a minute
+check: lint ## Format, lint, types, layers and unit tests: a few minutes
 	@echo "==> unit tests"
 	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster and not netlab"
 
