@@ -255,9 +255,7 @@ class NativeCoder:
         if rung_at is None:
             self._reference.decode(frame, rung, header, x_RC, key_frame=key_frame)
             return
-        payload_bytes = rung.payload_bytes(state.rows, state.channels, self._dtype)
-        if frame.numel() != HEADER_BYTES + payload_bytes:
-            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        payload_bytes = self._payload_bytes(frame, rung)
         stream.newest = state.newest
         status = kernel.decode_call(
             self._stream_at,
@@ -280,9 +278,7 @@ class NativeCoder:
         self, basis: BoundBasis, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool
     ) -> None:
         kernel, state = self._kernel, self._state
-        payload_bytes = rung.payload_bytes(state.rows, state.channels, self._dtype)
-        if frame.numel() != HEADER_BYTES + payload_bytes:
-            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        payload_bytes = self._payload_bytes(frame, rung)
         after = basis.after(self._memory(key_frame=key_frame))
         self._stream.newest = state.newest
         status = kernel.transform_decode_call(
@@ -303,11 +299,17 @@ class NativeCoder:
             return
         state.newest, state.memory = self._stream.newest, after
 
+    def _payload_bytes(self, frame: Tensor, rung: Rung) -> int:
+        """Return what a frame of this rung carries; raises LengthError where `frame` is shorter or longer."""
+        payload_bytes = rung.payload_bytes(self._state.rows, self._state.channels, self._dtype)
+        if frame.numel() != HEADER_BYTES + payload_bytes:
+            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        return payload_bytes
+
     def _moved_on(self, *, key_frame: bool) -> None:
         state = self._state
         state.newest = self._stream.newest
-        if key_frame:
-            state.memory = RungMemory.fresh(state.basis, state.rows, state.device)
+        state.memory = self._memory(key_frame=key_frame)
 
     def predict(self, x_RC: Tensor) -> None:
         """See Coder."""

@@ -5,6 +5,7 @@ They are made at first use, with the shape that comes, and forgotten at the star
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
@@ -24,6 +25,7 @@ from thinwire.runtime.exchange.bases import Bases
 
 Shape = tuple[int, int]
 """Rows and channels."""
+_End = TypeVar("_End", StreamEncoder, StreamDecoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,35 +60,29 @@ class Streams:
         """Return the sending end of a stream."""
         encoder = self.encoders.get((stream, shape))
         if encoder is None:
-            plan = self.plan
-            encoder = self.encoders[stream, shape] = StreamEncoder(
-                stream,
-                *shape,
-                dtype,
-                kernel=plan.kernel,
-                order=plan.order,
-                base_format=plan.base_format,
-                basis=None if plan.bases is None else plan.bases.of(stream),
-                device=self.device,
-            )
+            encoder = self.encoders[stream, shape] = self._opened(StreamEncoder, stream, shape, dtype)
         return encoder
 
     def decoder(self, stream: StreamId, shape: Shape, dtype: torch.dtype) -> StreamDecoder:
         """Return the hearing end of a stream."""
         decoder = self.decoders.get((stream, shape))
         if decoder is None:
-            plan = self.plan
-            decoder = self.decoders[stream, shape] = StreamDecoder(
-                stream,
-                *shape,
-                dtype,
-                kernel=plan.kernel,
-                order=plan.order,
-                base_format=plan.base_format,
-                basis=None if plan.bases is None else plan.bases.of(stream),
-                device=self.device,
-            )
+            decoder = self.decoders[stream, shape] = self._opened(StreamDecoder, stream, shape, dtype)
         return decoder
+
+    def _opened(self, end: type[_End], stream: StreamId, shape: Shape, dtype: torch.dtype) -> _End:
+        """Open one end of a stream; both ends are opened alike, or their bases would differ."""
+        plan = self.plan
+        return end(
+            stream,
+            *shape,
+            dtype,
+            kernel=plan.kernel,
+            order=plan.order,
+            base_format=plan.base_format,
+            basis=None if plan.bases is None else plan.bases.of(stream),
+            device=self.device,
+        )
 
     def reset(self) -> None:
         """Forget every base and history: a new prompt has nothing to do with the last."""
