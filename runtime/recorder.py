@@ -131,7 +131,8 @@ class Recorder:
 
     def _connect(self, hello: pb.Hello) -> None:
         if self._spec.telemetry_address:
-            self._telemetry = TelemetryClient(self._spec.telemetry_address, hello)
+            security = self._spec.telemetry_security if self._spec.HasField("telemetry_security") else None
+            self._telemetry = TelemetryClient(self._spec.telemetry_address, hello, security=security)
 
     def _append(self, event: Event) -> None:
         if self._events is None or self._failure is not None:

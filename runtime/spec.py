@@ -55,6 +55,7 @@ def _check(spec: RunSpec, location: str) -> None:
         raise SpecError(f"{location}: generation.prompts is empty, expected at least one prompt; add one")
     if spec.generation.steps < 1:
         raise SpecError(f"{location}: generation.steps is {spec.generation.steps}, expected 1 or more; raise it")
+    _check_security(spec, location)
     seen: set[str] = set()
     for prompt in spec.generation.prompts:
         if prompt.name in seen:
@@ -62,3 +63,12 @@ def _check(spec: RunSpec, location: str) -> None:
                 f"{location}: prompt name {prompt.name!r} is there twice, expected unique names; rename one"
             )
         seen.add(prompt.name)
+
+
+def _check_security(spec: RunSpec, location: str) -> None:
+    if not spec.HasField("telemetry_security"):
+        return
+    security = spec.telemetry_security
+    for field, path in (("caFile", security.ca_file), ("tokenFile", security.token_file)):
+        if not Path(path).is_absolute():
+            raise SpecError(f"{location}: telemetrySecurity.{field} is {path!r}, expected an absolute file; give one")

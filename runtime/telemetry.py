@@ -11,6 +11,10 @@ Concurrency: three parties share a `TelemetryClient`.
 Every stream begins with a Hello made at that moment, so a controller that was away learns what it missed. A report that
 was under way when a stream broke is lost; RunFinished alone is said again until a stream ends in agreement.
 
+With a `TelemetrySecurity` the line is TLS and every stream carries the pod's token; both files are read anew for every
+stream, since tokens expire and are rotated in place. A file that cannot be read is like a controller that is away: the
+client says so once and tries again.
+
 Make the client after the process has forked for the last time: gRPC does not survive a fork.
 """
 
@@ -19,11 +23,13 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 import structlog
 
 from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2 as pb
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import TelemetrySecurity
 from thinwire.proto.thinwire.v1alpha1.telemetry_pb2_grpc import TelemetryServiceStub
 from thinwire.runtime.facts import Directive
 
@@ -32,7 +38,9 @@ _log = structlog.get_logger(__name__)
 QUEUE_LIMIT = 512
 """Step reports kept while nobody listens: some minutes of a run."""
 
-_CHANNEL_OPTIONS = [
+_Metadata = tuple[tuple[str, str], ...]
+
+_CHANNEL_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 2_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
@@ -73,12 +81,21 @@ class _Stream:
 class TelemetryClient:
     """Reports to a TelemetryService and hears directives from it. Its methods belong to one thread."""
 
-    def __init__(self, address: str, hello: pb.Hello, *, queue_limit: int = QUEUE_LIMIT) -> None:
+    def __init__(
+        self,
+        address: str,
+        hello: pb.Hello,
+        *,
+        security: TelemetrySecurity | None = None,
+        queue_limit: int = QUEUE_LIMIT,
+    ) -> None:
         """Begin to connect to `address` (host:port), in the background.
 
-        `hello` says what is true at the start; the client keeps its own copy current.
+        `hello` says what is true at the start; the client keeps its own copy current. Without `security` the line is
+        plain: for one machine.
         """
         self._address = address
+        self._security = security
         self._limit = queue_limit
         self._hello = pb.Hello()
         self._hello.CopyFrom(hello)
@@ -160,21 +177,26 @@ class TelemetryClient:
 
     def _serve(self) -> None:
         pause_seconds = _SHORTEST_PAUSE_SECONDS
-        with grpc.insecure_channel(self._address, options=_CHANNEL_OPTIONS) as channel:
-            while not self._hung_up:
-                began = time.monotonic()
-                self._hold_stream(channel)
-                if self._delivered.is_set():
-                    return
-                lasted = time.monotonic() - began > _LONGEST_PAUSE_SECONDS
-                pause_seconds = _SHORTEST_PAUSE_SECONDS if lasted else min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
-                with self._changed:
-                    self._changed.wait_for(lambda: self._hung_up, pause_seconds)
+        while not self._hung_up:
+            began = time.monotonic()
+            try:
+                channel, metadata = _dialled(self._address, self._security)
+            except (OSError, ValueError) as error:
+                self._log_unreadable(error)
+            else:
+                with channel:
+                    self._hold_stream(channel, metadata)
+            if self._delivered.is_set():
+                return
+            lasted = time.monotonic() - began > _LONGEST_PAUSE_SECONDS
+            pause_seconds = _SHORTEST_PAUSE_SECONDS if lasted else min(2 * pause_seconds, _LONGEST_PAUSE_SECONDS)
+            with self._changed:
+                self._changed.wait_for(lambda: self._hung_up, pause_seconds)
 
-    def _hold_stream(self, channel: grpc.Channel) -> None:
+    def _hold_stream(self, channel: grpc.Channel, metadata: _Metadata) -> None:
         """Hold one stream until it ends; set `_delivered` if it carried everything and ended in agreement."""
         stream = _Stream()
-        call = TelemetryServiceStub(channel).Report(self._requests(stream))
+        call = TelemetryServiceStub(channel).Report(self._requests(stream), metadata=metadata)
         with self._changed:
             self._call = call
             if self._hung_up:
@@ -199,6 +221,12 @@ class TelemetryClient:
         event = "telemetry.lost" if stream.connected else "telemetry.away"
         if stream.connected or not self._away:
             _log.warning(event, address=self._address, code=call.code().name, details=call.details())
+        self._away = True
+
+    def _log_unreadable(self, error: OSError | ValueError) -> None:
+        if not self._away:
+            remedy = "the run goes on at its last rate; check the pod's projected volume"
+            _log.warning("telemetry.credentials_unreadable", address=self._address, error=str(error), remedy=remedy)
         self._away = True
 
     def _hear(self, response: pb.ReportResponse) -> None:
@@ -241,6 +269,23 @@ class TelemetryClient:
         self._sent += 1
         request.sequence = self._sequence
         return request
+
+
+def _dialled(address: str, security: TelemetrySecurity | None) -> tuple[grpc.Channel, _Metadata]:
+    """A channel, and what every call on it says of the caller.
+
+    Raises OSError for a file that cannot be read, ValueError for a token that is none.
+    """
+    if security is None:
+        return grpc.insecure_channel(address, options=_CHANNEL_OPTIONS), ()
+    credentials = grpc.ssl_channel_credentials(Path(security.ca_file).read_bytes())
+    options = list(_CHANNEL_OPTIONS)
+    if security.server_name:
+        options.append(("grpc.ssl_target_name_override", security.server_name))
+    token = Path(security.token_file).read_text(encoding="ascii").strip()
+    if not token or not token.isprintable():
+        raise ValueError(f"expected a token in {security.token_file}, got {'other bytes' if token else 'nothing'}")
+    return grpc.secure_channel(address, credentials, options=options), (("authorization", f"Bearer {token}"),)
 
 
 def _cancel(call: grpc.Call) -> None:

@@ -27,6 +27,7 @@ def run_spec(
     attempt: int,
     output_dir: Path,
     telemetry_address: str = "",
+    telemetry_security: pb.TelemetrySecurity | None = None,
     emulated_link: Sequence[pb.EmulatedLinkPhase] = (),
     model_path: Path | None = None,
 ) -> pb.RunSpec:
@@ -82,6 +83,7 @@ def run_spec(
         ),
         output_dir=str(output_dir),
         telemetry_address=telemetry_address,
+        telemetry_security=telemetry_security,
         emulated_link=emulated_link,
     )
 

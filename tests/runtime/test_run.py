@@ -175,6 +175,10 @@ def test_the_unexpected_is_a_traceback_and_exit_code_1(tmp_path: Path, model: Pa
         ('{"colour": 1}', "is not a RunSpec of this version"),
         ('{"outputDir": "out"}', "expected an absolute folder"),
         ('{"outputDir": "/out"}', "expected at least one prompt"),
+        (
+            '{"outputDir": "/out", "generation": {"steps": 1, "prompts": [{}]}, "telemetrySecurity": {"caFile": "/c"}}',
+            "telemetrySecurity.tokenFile is '', expected an absolute file",
+        ),
     ],
 )
 def test_a_spec_that_cannot_be_run_is_one_sentence(tmp_path: Path, content: str | None, expected: str) -> None:

@@ -73,6 +73,7 @@ class RunSpec(_message.Message):
     OUTPUT_DIR_FIELD_NUMBER: _builtins.int
     TELEMETRY_ADDRESS_FIELD_NUMBER: _builtins.int
     EMULATED_LINK_FIELD_NUMBER: _builtins.int
+    TELEMETRY_SECURITY_FIELD_NUMBER: _builtins.int
     job_name: _builtins.str
     namespace: _builtins.str
     attempt: _builtins.int
@@ -93,6 +94,10 @@ class RunSpec(_message.Message):
     def emulated_link(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmulatedLinkPhase]:
         """Not empty: every rank paces what it sends, and everything shown says "emulated"."""
 
+    @_builtins.property
+    def telemetry_security(self) -> Global___TelemetrySecurity:
+        """How to reach telemetry_address; not set: without TLS and without a token, as on one machine."""
+
     def __init__(
         self,
         *,
@@ -106,14 +111,45 @@ class RunSpec(_message.Message):
         output_dir: _builtins.str = ...,
         telemetry_address: _builtins.str = ...,
         emulated_link: _abc.Iterable[Global___EmulatedLinkPhase] | None = ...,
+        telemetry_security: Global___TelemetrySecurity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "generation", b"generation", "model", b"model", "parallelism", b"parallelism"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compression", b"compression", "generation", b"generation", "model", b"model", "parallelism", b"parallelism", "telemetry_security", b"telemetry_security"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compression", b"compression", "emulated_link", b"emulated_link", "generation", b"generation", "job_name", b"job_name", "model", b"model", "namespace", b"namespace", "output_dir", b"output_dir", "parallelism", b"parallelism", "telemetry_address", b"telemetry_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compression", b"compression", "emulated_link", b"emulated_link", "generation", b"generation", "job_name", b"job_name", "model", b"model", "namespace", b"namespace", "output_dir", b"output_dir", "parallelism", b"parallelism", "telemetry_address", b"telemetry_address", "telemetry_security", b"telemetry_security"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunSpec: _TypeAlias = RunSpec  # noqa: Y015
+
+@_typing.final
+class TelemetrySecurity(_message.Message):
+    """TLS and the pod's own identity. Files are read again for every new stream: tokens and certificates are rotated."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CA_FILE_FIELD_NUMBER: _builtins.int
+    TOKEN_FILE_FIELD_NUMBER: _builtins.int
+    SERVER_NAME_FIELD_NUMBER: _builtins.int
+    ca_file: _builtins.str
+    """PEM file with the authorities that may have signed the controller's certificate."""
+    token_file: _builtins.str
+    """File with a ServiceAccount token of the telemetry audience, sent as bearer token."""
+    server_name: _builtins.str
+    """Name that the controller's certificate must have; empty: the host of telemetry_address."""
+    def __init__(
+        self,
+        *,
+        ca_file: _builtins.str = ...,
+        token_file: _builtins.str = ...,
+        server_name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ca_file", b"ca_file", "server_name", b"server_name", "token_file", b"token_file"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TelemetrySecurity: _TypeAlias = TelemetrySecurity  # noqa: Y015
 
 @_typing.final
 class Model(_message.Message):
