@@ -30,8 +30,8 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
     def __init__(
         self,
         refused: Callable[[str], None],
-        most_of_a_peer: int = MOST_CALLS_OF_A_PEER,
-        most: int = MOST_CALLS,
+        most_of_a_peer: int,
+        most: int,
     ) -> None:
         self._refused = refused
         self._most_of_a_peer = most_of_a_peer

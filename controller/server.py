@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from thinwire.controller.job_store import JobStore
-from thinwire.controller.peers import OpenCalls
+from thinwire.controller.peers import MOST_CALLS, MOST_CALLS_OF_A_PEER, OpenCalls
 from thinwire.controller.security.refusals import Refusals
 from thinwire.controller.status_service import StatusService
 from thinwire.controller.telemetry_service import TelemetryService
@@ -52,7 +52,9 @@ async def serve(store: JobStore, host: str, port: int, security: Security | None
     """Start the server; port 0 takes any free one. Returns the server and its port; raises PortTakenError."""
     refusals = security.refusals if security else Refusals()
     guards = security.interceptors if security else ()
-    server = grpc.aio.server(options=_OPTIONS, interceptors=(OpenCalls(refusals.add), *guards))
+    server = grpc.aio.server(
+        options=_OPTIONS, interceptors=(OpenCalls(refusals.add, MOST_CALLS_OF_A_PEER, MOST_CALLS), *guards)
+    )
     telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(TelemetryService(store), server)
     status_pb2_grpc.add_StatusServiceServicer_to_server(StatusService(store, tells_names=security is None), server)
     names = [

@@ -22,6 +22,9 @@ class TokenBuckets(Generic[Key]):
         self._clock = clock
         self._buckets: OrderedDict[Key, tuple[float, float]] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._buckets)
+
     def take(self, key: Key) -> bool:
         """Take one token of `key`; False if there is none."""
         now = self._clock()
