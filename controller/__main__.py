@@ -1,4 +1,4 @@
-"""`python -m thinwire.controller local ...`: the controller as a process of its own."""
+"""`python -m thinwire.controller MODE ...`: the controller as a process of its own, on one machine or for a cluster."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import structlog
 
+from thinwire.controller.kubernetes.settings import NoClusterError, add_flags, settings_of
 from thinwire.controller.local.controller import control
 from thinwire.controller.local.processes import Process
 from thinwire.controller.server import PortTakenError
@@ -25,7 +26,20 @@ def main(arguments: list[str] | None = None) -> int:
     local.add_argument("--output", type=Path, required=True, help="output folder, with .thinwire/run.json")
     local.add_argument("--owner", type=Process.parse, required=True, help="PID:TICKS of the process to end with")
     local.add_argument("--port", type=int, default=0, help="port on 127.0.0.1; 0 takes a free one")
+    local.set_defaults(start=_local)
+    cluster = modes.add_parser("cluster", help="look after the DiffusionJobs of a cluster")
+    add_flags(cluster)
+    cluster.set_defaults(start=_cluster)
     asked = parser.parse_args(arguments)
+    try:
+        asked.start(asked)
+    except (PortTakenError, FileNotFoundError, NoClusterError) as error:
+        sys.stderr.write(f"thinwire: {error}\n")
+        return BAD_INPUT
+    return 0
+
+
+def _local(asked: argparse.Namespace) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -35,12 +49,16 @@ def main(arguments: list[str] | None = None) -> int:
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
-    try:
-        asyncio.run(control(asked.output.resolve(), asked.owner, asked.port))
-    except (PortTakenError, FileNotFoundError) as error:
-        sys.stderr.write(f"thinwire: {error}\n")
-        return BAD_INPUT
-    return 0
+    asyncio.run(control(asked.output.resolve(), asked.owner, asked.port))
+
+
+def _cluster(asked: argparse.Namespace) -> None:
+    # Here, not above: a local run needs no Kubernetes client, which takes a second to load.
+    from thinwire.controller.kubernetes.main import configure_log
+    from thinwire.controller.kubernetes.main import control as control_cluster
+
+    configure_log()
+    asyncio.run(control_cluster(settings_of(asked)))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,23 @@ from thinwire.controller.job_record import JobKey, JobRecord
 class JobStore:
     """Holds one snapshot per job and wakes watchers when it is replaced."""
 
-    def __init__(self) -> None:
+    def __init__(self, heard: Callable[[JobRecord | None, JobRecord], None] = lambda before, after: None) -> None:
+        """`heard` is called with every snapshot that is put, and the one before it."""
+        self._heard = heard
         self._records: dict[JobKey, JobRecord] = {}
         self._changed: dict[JobKey, asyncio.Event] = {}
 
     def put(self, record: JobRecord) -> None:
         """Add a job, or replace its snapshot."""
+        before = self._records.get(record.key)
         self._records[record.key] = record
         self._changed.pop(record.key, asyncio.Event()).set()
+        self._heard(before, record)
+
+    def remove(self, key: JobKey) -> None:
+        """Forget a job; who watches it hears that it is gone."""
+        self._records.pop(key, None)
+        self._changed.pop(key, asyncio.Event()).set()
 
     def get(self, key: JobKey) -> JobRecord | None:
         """The newest snapshot, or None for a job that is not known."""

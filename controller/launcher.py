@@ -8,17 +8,34 @@ from thinwire.controller.plan import Attempt, StopReason
 
 
 class Launcher(Protocol):
-    """Starts and stops the gangs of one job, and finds those that run already. Calls may block for a moment."""
+    """Starts and stops the gangs of one job, and finds those that run already."""
 
-    def attempts(self) -> tuple[Attempt, ...]:
+    async def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt there has been, running or ended, whoever started it."""
 
-    def start(self, number: int) -> None:
-        """Start attempt `number`; raises LaunchError if that cannot be done. A number is started once only."""
+    async def start(self, number: int) -> None:
+        """Start attempt `number`. A number is started once only.
 
-    def stop(self, number: int, reason: StopReason) -> None:
+        Raises:
+            LaunchError: that cannot be done, now or later.
+            NotYetError: something outside the job is missing.
+        """
+
+    async def stop(self, number: int, reason: StopReason) -> None:
         """Tell attempt `number` to end and remember why; returns before it has ended."""
 
 
 class LaunchError(Exception):
-    """An attempt could not be started; the message says why and what to do."""
+    """An attempt cannot be started: `reason` in a word, and a message that says why and what to do."""
+
+    def __init__(self, message: str, reason: str = "NotStarted") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class NotYetError(Exception):
+    """An attempt cannot be started until something outside the job has changed: `reason` in a word, else a sentence."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason

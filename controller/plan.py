@@ -101,13 +101,17 @@ Action = StartAttempt | StopAttempt
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do now, what the job's status becomes, and when to think again without being asked (None: no need)."""
+    """What to do now, what the job's status becomes, and when to think again without being asked (None: no need).
+
+    `reason` is one word for why, where the state alone does not say it.
+    """
 
     actions: tuple[Action, ...]
     state: State
     message: str
     restarts: int
     again_in_seconds: float | None = None
+    reason: str = ""
 
 
 def plan(job: Job, attempts: tuple[Attempt, ...], telemetry: Telemetry, now_seconds: float) -> Plan:

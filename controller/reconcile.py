@@ -5,22 +5,39 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
-from thinwire.controller.launcher import Launcher, LaunchError
+from thinwire.controller.launcher import Launcher, LaunchError, NotYetError
 from thinwire.controller.plan import Attempt, Job, Plan, StartAttempt, State, StopAttempt, Telemetry, plan
 
 LOOK_AGAIN_SECONDS = 0.25
+LOOK_FOR_IT_SECONDS = 10.0
+"""How long an attempt that something is missing for waits before it looks whether that has come."""
 
 _log = structlog.get_logger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What one look at a job led to: its snapshot before and after, the plan, and the attempts that it was made for."""
+
+    before: JobRecord
+    after: JobRecord
+    decided: Plan
+    attempts: tuple[Attempt, ...]
+
+    @property
+    def idle(self) -> bool:
+        """Whether no attempt runs."""
+        return all(attempt.exit_code is not None for attempt in self.attempts)
+
+
 class Reconciler:
-    """Brings one job to its end through a launcher. Launcher calls run beside the event loop, one at a time."""
+    """Brings one job to its end through a launcher."""
 
     def __init__(
         self, key: JobKey, job: Job, launcher: Launcher, store: JobStore, clock: Callable[[], float] = time.time
@@ -34,36 +51,49 @@ class Reconciler:
     async def run(self) -> JobRecord:
         """Reconcile until the job has ended and nothing of it runs; return its last snapshot."""
         while True:
-            record, idle = await self.once()
-            if record.state.ended and idle:
-                return record
+            done = await self.once()
+            if done.after.state.ended and done.idle:
+                return done.after
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def once(self) -> tuple[JobRecord, bool]:
-        """One pass. Returns the snapshot it leaves and whether no attempt runs."""
-        attempts = await asyncio.to_thread(self._launcher.attempts)
-        record = self._store.get(self._key)
-        assert record is not None
-        decided = plan(self._job, attempts, _telemetry(record), self._clock())
+    async def once(self) -> Pass:
+        """One look, and what follows from it."""
+        attempts = await self._launcher.attempts()
+        before = self._record()
+        decided = plan(self._job, attempts, _telemetry(before), self._clock())
         decided = await self._act(decided)
         if decided.state.ended and not self._job.state.ended:
             _log.info("job_ended", job=str(self._key), state=str(decided.state), message=decided.message)
             self._job = replace(self._job, state=decided.state, message=decided.message)
         now = self._clock()
-        record = self._store.update(self._key, lambda before: _shown(before, decided, attempts, now))
-        return record, all(attempt.exit_code is not None for attempt in attempts)
+        after = self._store.update(self._key, lambda record: _shown(record, decided, attempts, now))
+        return Pass(before, after, decided, attempts)
+
+    def _record(self) -> JobRecord:
+        record = self._store.get(self._key)
+        assert record is not None
+        return record
 
     async def _act(self, decided: Plan) -> Plan:
         for action in decided.actions:
             match action:
                 case StopAttempt(number, reason):
                     _log.info("attempt_stopping", job=str(self._key), attempt=number, reason=str(reason))
-                    await asyncio.to_thread(self._launcher.stop, number, reason)
+                    await self._launcher.stop(number, reason)
                 case StartAttempt(number):
                     try:
-                        await asyncio.to_thread(self._launcher.start, number)
+                        await self._launcher.start(number)
                     except LaunchError as error:
-                        return replace(decided, state=State.FAILED, message=str(error))
+                        return replace(decided, actions=(), state=State.FAILED, message=str(error), reason=error.reason)
+                    except NotYetError as error:
+                        return replace(
+                            decided,
+                            actions=(),
+                            state=State.PENDING,
+                            message=str(error),
+                            reason=error.reason,
+                            again_in_seconds=min(LOOK_FOR_IT_SECONDS, decided.again_in_seconds or LOOK_FOR_IT_SECONDS),
+                        )
         return decided
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import RunSpec
 from thinwire.runtime.errors import BadInputError
-from thinwire.runtime.process import ExitCode, die_at_once_when_asked, die_with_parent
+from thinwire.runtime.process import ExitCode, die_at_once_when_asked, die_with_parent, leave_last_word
 from thinwire.runtime.spec import read_spec
 
 
@@ -43,7 +43,9 @@ def _attempt(work: Callable[[RunSpec, int], None], rank: int) -> ExitCode:
     try:
         work(read_spec(os.environ), rank)
     except BadInputError as error:
-        sys.stderr.write(f"thinwire: {' '.join(str(error).split())}\n")
+        sentence = f"thinwire: {' '.join(str(error).split())}\n"
+        sys.stderr.write(sentence)
+        leave_last_word(os.environ, sentence)
         return ExitCode.BAD_INPUT
     except Exception:
         traceback.print_exc()

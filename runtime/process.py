@@ -1,15 +1,20 @@
 """What makes a process a well-behaved rank: it dies with its parent, and its exit code says whether to try again."""
 
+import contextlib
 import ctypes
 import os
 import signal
 from collections.abc import Mapping
 from enum import IntEnum
+from pathlib import Path
 
 from thinwire.runtime.errors import BadInputError
 
 TIMEOUT_VARIABLE = "THINWIRE_PEER_TIMEOUT_SECONDS"
 """Environment variable: how long a rank waits for its peers in one collective before it gives them up."""
+
+LAST_WORD_VARIABLE = "THINWIRE_TERMINATION_MESSAGE"
+"""Environment variable: a file for the sentence that a job ends with, where a pod keeps it for its controller."""
 
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -46,6 +51,17 @@ def die_at_once_when_asked() -> None:
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def leave_last_word(environment: Mapping[str, str], sentence: str) -> None:
+    """Write why the job cannot be done to where the pod's termination message is read from; without one, nothing.
+
+    A sentence that cannot be written is in the log all the same.
+    """
+    location = environment.get(LAST_WORD_VARIABLE, "")
+    if location:
+        with contextlib.suppress(OSError):
+            Path(location).write_text(sentence, encoding="utf-8")
 
 
 def peer_timeout_seconds(environment: Mapping[str, str]) -> float:

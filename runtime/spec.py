@@ -7,6 +7,7 @@ from google.protobuf import json_format
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import RunSpec
 from thinwire.runtime.errors import BadInputError
+from thinwire.runtime.model_source import model_folder
 
 VARIABLE = "THINWIRE_RUN_SPEC"
 """Environment variable that holds the path of the RunSpec (protobuf JSON)."""
@@ -17,10 +18,11 @@ class SpecError(BadInputError):
 
 
 def read_spec(environment: Mapping[str, str]) -> RunSpec:
-    """Return the RunSpec of the file that THINWIRE_RUN_SPEC names.
+    """Return the RunSpec of the file that THINWIRE_RUN_SPEC names; its model is a folder of this machine then.
 
     Raises:
         SpecError: variable unset, file missing, not a RunSpec, or without an output folder, prompts or steps.
+        BadInputError: the model is not where the RunSpec says.
     """
     location = environment.get(VARIABLE, "")
     if not location:
@@ -41,6 +43,7 @@ def read_spec(environment: Mapping[str, str]) -> RunSpec:
             " make it again with the same thinwire version"
         ) from error
     _check(spec, location)
+    spec.model.path = model_folder(spec.model)
     return spec
 
 

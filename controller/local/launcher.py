@@ -5,6 +5,7 @@ Whatever is known of an attempt is in its folder, so a controller that comes lat
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import signal
@@ -63,19 +64,32 @@ def rank_environment(run: RunFile, state: StateFolder, inherited: Mapping[str, s
 
 @dataclass(frozen=True, slots=True)
 class LocalLauncher:
-    """The Launcher of one run in one output folder. `owner` is the process whose death ends the ranks."""
+    """The Launcher of one run in one output folder. `owner` is the process whose death ends the ranks.
+
+    Files and processes are looked after beside the event loop.
+    """
 
     run: RunFile
     state: StateFolder
     owner: Process
     telemetry_address: str
 
-    def attempts(self) -> tuple[Attempt, ...]:
+    async def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt of this folder, earlier runs' included."""
+        return await asyncio.to_thread(self._attempts)
+
+    async def start(self, number: int) -> None:
+        """Start attempt `number` after anything that an earlier one left behind is gone; raises LaunchError."""
+        await asyncio.to_thread(self._start, number)
+
+    async def stop(self, number: int, reason: StopReason) -> None:
+        """Write down why, then have the guard end its gang."""
+        await asyncio.to_thread(self._stop, number, reason)
+
+    def _attempts(self) -> tuple[Attempt, ...]:
         return tuple(self._attempt(number) for number in self.state.attempts())
 
-    def start(self, number: int) -> None:
-        """Start attempt `number` after anything that an earlier one left behind is gone; raises LaunchError."""
+    def _start(self, number: int) -> None:
         self._end_strays()
         folder = self.state.attempt(number)
         try:
@@ -98,8 +112,7 @@ class LocalLauncher:
         _log.info("attempt_started", attempt=number, guard=guard.pid)
         self._await_guard(number, guard)
 
-    def stop(self, number: int, reason: StopReason) -> None:
-        """Write down why, then have the guard end its gang."""
+    def _stop(self, number: int, reason: StopReason) -> None:
         files.write(self.state.stop(number), StopFile(reason))
         guard = self.guard(number)
         if guard is not None:

@@ -158,25 +158,59 @@ class Model(_message.Message):
     PATH_FIELD_NUMBER: _builtins.int
     PIPELINE_FIELD_NUMBER: _builtins.int
     DTYPE_FIELD_NUMBER: _builtins.int
+    BUNDLED_FIELD_NUMBER: _builtins.int
+    HUB_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Absolute folder in diffusers' format."""
+    """Absolute folder in diffusers' format; empty where one of the two below says where the ranks find it."""
     pipeline: _builtins.str
     """Class name in diffusers, such as StableDiffusion3Pipeline."""
     dtype: Global___Dtype.ValueType
+    bundled: _builtins.str
+    """A model that comes with the runtime."""
+    @_builtins.property
+    def hub(self) -> Global___HubModel:
+        """A repository that the ranks download before they start."""
+
     def __init__(
         self,
         *,
         path: _builtins.str = ...,
         pipeline: _builtins.str = ...,
         dtype: Global___Dtype.ValueType = ...,
+        bundled: _builtins.str = ...,
+        hub: Global___HubModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["hub", b"hub"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "path", b"path", "pipeline", b"pipeline"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundled", b"bundled", "dtype", b"dtype", "hub", b"hub", "path", b"path", "pipeline", b"pipeline"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class HubModel(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPO_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    repo: _builtins.str
+    """OWNER/NAME."""
+    revision: _builtins.str
+    """Branch, tag or commit."""
+    def __init__(
+        self,
+        *,
+        repo: _builtins.str = ...,
+        revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repo", b"repo", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HubModel: _TypeAlias = HubModel  # noqa: Y015
 
 @_typing.final
 class Parallelism(_message.Message):

@@ -1,0 +1,1 @@
+"""DiffusionJobs as pods of a cluster: watched, planned, started, shown."""

@@ -1,0 +1,133 @@
+"""The launcher of one job in a cluster: gangs are Indexed Jobs, found in the caches and started by server-side apply.
+
+An attempt that was told to stop is deleted, so the number of the newest attempt is kept in the job's status: `newest`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from thinwire.controller.kubernetes.api import Api, ApiError
+from thinwire.controller.kubernetes.attempts import STOP_ANNOTATION, attempt_of
+from thinwire.controller.kubernetes.cache import Cache
+from thinwire.controller.kubernetes.children import child_name, children
+from thinwire.controller.kubernetes.resources import (
+    ATTEMPT_LABEL,
+    JOB_NAME_LABEL,
+    JOBS,
+    Raw,
+    Resource,
+    controlled_by,
+    label_of,
+    name_of,
+    uid_of,
+)
+from thinwire.controller.kubernetes.settings import PodSettings
+from thinwire.controller.kubernetes.template_rules import template_refusals
+from thinwire.controller.launcher import LaunchError
+from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.manifest.refusal import Refusal
+from thinwire.controller.plan import Attempt, StopReason
+
+_STOPPED = -15
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Gangs:
+    """The caches that gangs are found in."""
+
+    jobs: Cache
+    pods: Cache
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLauncher:
+    """The Launcher of one DiffusionJob. `uid` is its own, `newest` the highest attempt there has been."""
+
+    api: Api
+    job: DiffusionJob
+    uid: str
+    newest: int
+    gangs: Gangs
+    settings: Callable[[], PodSettings]
+
+    async def attempts(self) -> tuple[Attempt, ...]:
+        """Every attempt whose Job is there; and the newest, if its Job is gone, as one that was stopped."""
+        found = [attempt_of(raw, self.pods_of(raw)) for raw in self._jobs()]
+        if self.newest > max((attempt.number for attempt in found), default=0):
+            found.append(Attempt(self.newest, _STOPPED, stop=StopReason.SUSPENDED))
+        return tuple(found)
+
+    async def start(self, number: int) -> None:
+        """Apply the attempt's objects; raises LaunchError, or ApiError if it may go better the next time."""
+        if await self._is_there(number):
+            return
+        self._refuse_what_no_pod_can_do()
+        for resource, body in children(self.job, self.uid, number, self.settings()):
+            await self._refuse_strangers(resource, name_of(body))
+            try:
+                applied = await self.api.apply(resource, body)
+            except ApiError as error:
+                if error.final:
+                    said = f"the API server refuses {resource.kind} {name_of(body)}: {error}"
+                    raise LaunchError(f"{said}; mend spec.podTemplate in a new job", "Refused") from error
+                raise
+            if resource is JOBS:
+                self.gangs.jobs.put(applied)
+        _log.info("attempt_started", job=f"{self.job.namespace}/{self.job.name}", attempt=number)
+
+    async def stop(self, number: int, reason: StopReason) -> None:
+        """Note why, and delete the attempt's Job with its pods; it is there until they are gone."""
+        name = child_name(self.job.name, number)
+        raw = self.gangs.jobs.get(self.job.namespace, name)
+        if raw is None or not controlled_by(raw, self.uid):
+            return
+        note = {"metadata": {"annotations": {STOP_ANNOTATION: str(reason)}}}
+        await self.api.patch(JOBS, self.job.namespace, name, note)
+        await self.api.delete(JOBS, self.job.namespace, name, uid=uid_of(raw), propagation="Foreground")
+
+    def pods_of(self, raw: Raw) -> list[Raw]:
+        """The pods of one attempt's Job."""
+        namespace, name = self.job.namespace, self.job.name
+        return [pod for pod in self.gangs.pods.labelled(namespace, name) if controlled_by(pod, uid_of(raw))]
+
+    def _jobs(self) -> list[Raw]:
+        namespace, name = self.job.namespace, self.job.name
+        found = [raw for raw in self.gangs.jobs.labelled(namespace, name) if controlled_by(raw, self.uid)]
+        return [raw for raw in found if label_of(raw, ATTEMPT_LABEL).isdecimal()]
+
+    async def _is_there(self, number: int) -> bool:
+        """Ask the API server itself: a cache may be behind, and two gangs must never write into one folder."""
+        selector = f"{JOB_NAME_LABEL}={self.job.name}"
+        listed = await self.api.list(JOBS, self.job.namespace, labelSelector=selector)
+        own = [raw for raw in listed["items"] if controlled_by(raw, self.uid)]
+        for raw in own:
+            self.gangs.jobs.put(raw)
+        found = [attempt_of(raw, []) for raw in own]
+        if any(one.exit_code is None and one.number != number for one in found) or any(
+            one.number > number for one in found
+        ):
+            raise ApiError(0, "CacheBehind", "another attempt is there that the cache did not show; looking again")
+        return any(one.number == number for one in found)
+
+    def _refuse_what_no_pod_can_do(self) -> None:
+        refused = template_refusals(self.job.pod_template)
+        if refused:
+            raise LaunchError("; ".join(map(str, refused)), "InvalidPodTemplate")
+        if self.job.output is None:
+            field, expected = "spec.output", "a persistentVolumeClaim"
+            remedy = "add one in a new job: what a pod writes elsewhere is gone with it"
+            raise LaunchError(str(Refusal(field, expected, "none", remedy)), "OutputMissing")
+
+    async def _refuse_strangers(self, resource: Resource, name: str) -> None:
+        there = await self.api.find(resource, self.job.namespace, name)
+        if there is not None and not controlled_by(there, self.uid):
+            raise LaunchError(
+                f"expected no {resource.kind} {name}, got one that is not this job's; delete it or rename the job",
+                "NameTaken",
+            )
