@@ -1,7 +1,12 @@
-"""The two collectives that carry parcels: timed, paced, and counted at the process group's door."""
+"""The two collectives that carry parcels: timed, paced, and counted at the process group's door.
+
+Over gloo they are sends and receives between every two ranks, receives posted first. A gloo pair asks for data on the
+connection that it sends its own over: its collectives send first, so the rank that comes last asks behind its own data,
+and the two directions of a link run one after the other. Asked for first, both run at once.
+"""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -28,6 +33,11 @@ class Neighbours:
         """Number of ranks."""
         return len(self.ranks)
 
+    @property
+    def others(self) -> list[int]:
+        """The indices of the other ranks, in order."""
+        return [index for index in range(self.size) if index != self.index]
+
 
 @dataclass(slots=True)
 class Wire:
@@ -47,20 +57,37 @@ class Wire:
         received = torch.empty(neighbours.size * parcel.numel(), dtype=torch.uint8, device=self.device)
         peers = neighbours.size - 1
         started = self.clock()
-        dist.all_gather_single(received, parcel, group=neighbours.group)
+        shards = received.view(neighbours.size, -1)
+        if self._over_gloo:
+            others = neighbours.others
+            _swap(dict.fromkeys(others, parcel), {index: shards[index] for index in others}, neighbours.group)
+            shards[neighbours.index].copy_(parcel)
+        else:
+            dist.all_gather_single(received, parcel, group=neighbours.group)
         self.note(Operation.RING, neighbours, started, parcel.nbytes * peers, values * peers)
-        return received.view(neighbours.size, -1)
+        return shards
 
     def all_to_all(self, parcels: torch.Tensor, parcel_bytes: int, neighbours: Neighbours, values: int) -> torch.Tensor:
         """Send to each peer its own parcel of `parcel_bytes`; both tensors are [(size - 1) x parcel_bytes] uint8, the
         parcels in the order of the ranks without this one. `values` is what they hold together.
         """
         received = torch.empty_like(parcels)
-        splits = [0 if index == neighbours.index else parcel_bytes for index in range(neighbours.size)]
         started = self.clock()
-        dist.all_to_all_single(received, parcels, splits, splits, group=neighbours.group)
+        if self._over_gloo:
+            outgoing, incoming = (
+                dict(zip(neighbours.others, tensor.view(-1, parcel_bytes), strict=True))
+                for tensor in (parcels, received)
+            )
+            _swap(outgoing, incoming, neighbours.group)
+        else:
+            splits = [0 if index == neighbours.index else parcel_bytes for index in range(neighbours.size)]
+            dist.all_to_all_single(received, parcels, splits, splits, group=neighbours.group)
         self.note(Operation.ULYSSES, neighbours, started, parcels.nbytes, values)
         return received
+
+    @property
+    def _over_gloo(self) -> bool:
+        return self.device.type == "cpu"
 
     def note(self, operation: Operation, neighbours: Neighbours, started: float, sent_bytes: int, values: int) -> None:
         """Pace a collective that is over and write it down: what this rank sent in it, and since when it ran."""
@@ -70,6 +97,17 @@ class Wire:
         seconds = self.clock() - started
         self.meter.samples.append(Sample(operation, neighbours.link_class, sent_bytes, values, seconds))
         self.meter.counted_bytes += sent_bytes
+
+
+def _swap(outgoing: Mapping[int, torch.Tensor], incoming: Mapping[int, torch.Tensor], group: dist.ProcessGroup) -> None:
+    """Send every peer (by its index in the group) its tensor and fill those that come from it; receives are posted
+    first.
+    """
+    works = [dist.irecv(tensor, group=group, group_src=index) for index, tensor in incoming.items()]
+    works += [dist.isend(tensor, group=group, group_dst=index) for index, tensor in outgoing.items()]
+    for work in works:
+        assert work is not None  # every rank of the group takes part
+        work.wait()
 
 
 def _cuda_clock() -> float:

@@ -20,8 +20,9 @@ INTERFACE = "eth0"
 MOST_NODES = 64
 
 _numbers = itertools.count()
-_BURST_SECONDS = 0.0005
-_SMALLEST_BURST_BYTES = 4_096
+_BURST_SECONDS = 0.0002
+_SMALLEST_BURST_BYTES = 1_600
+"""One Ethernet frame: a deeper bucket would let small exchanges through faster than the link."""
 _QUEUE_BYTES = 8 * 2**20
 _SLOWEST_BITS_PER_SECOND = 1_000
 

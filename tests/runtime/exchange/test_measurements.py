@@ -2,15 +2,20 @@
 
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from unittest.mock import patch
 
 import pytest
+import torch
 import torch.distributed as dist
 
 from tests.harness.models import save_tiny_sd3
 from tests.harness.sessions import FLUX, OFF, Job, assert_bases_agree, run_job
 from thinwire.runtime.exchange import wire
-from thinwire.runtime.parallel import Launch
+from thinwire.runtime.exchange.meter import StepMeter
+from thinwire.runtime.exchange.moment import Moment
+from thinwire.runtime.exchange.pacing import Pacer
+from thinwire.runtime.parallel import Launch, LinkClass
 
 pytestmark = pytest.mark.distributed
 
@@ -46,15 +51,9 @@ def counting_group_bytes(launch: Launch) -> AbstractContextManager[object]:
         def __getattr__(self, name: str) -> object:
             return getattr(dist, name)
 
-        def all_gather_single(self, output: object, parcel: object, group: object) -> None:
-            self.sent_bytes += parcel.numel() * parcel.itemsize * (dist.get_world_size(group) - 1)
-            dist.all_gather_single(output, parcel, group=group)
-
-        def all_to_all_single(
-            self, output: object, parcels: object, out: object, into: list[int], group: object
-        ) -> None:
-            self.sent_bytes += sum(into)
-            dist.all_to_all_single(output, parcels, out, into, group=group)
+        def isend(self, tensor: object, group: object, group_dst: int) -> object:
+            self.sent_bytes += tensor.numel() * tensor.itemsize
+            return dist.isend(tensor, group=group, group_dst=group_dst)
 
     counting = CountingGroup()
     note = wire.Wire.note
@@ -85,6 +84,26 @@ def test_bytes_reported_are_the_bytes_given_to_the_process_group(tiny_sd3: Path)
     last = seen[0].steps[-1]
     assert last.bytes_counted == pytest.approx(last.bytes_sent, rel=0.02)
     assert last.bytes_sent < last.bytes_uncompressed
+
+
+def test_receives_are_posted_before_sends_so_that_both_directions_of_a_link_run_at_once() -> None:
+    posted = []
+
+    class Posting:
+        def irecv(self, tensor: object, group: object, group_src: int) -> SimpleNamespace:
+            posted.append(("receive", group_src))
+            return SimpleNamespace(wait=lambda: posted.append(("wait", None)))
+
+        def isend(self, tensor: object, group: object, group_dst: int) -> SimpleNamespace:
+            posted.append(("send", group_dst))
+            return SimpleNamespace(wait=lambda: posted.append(("wait", None)))
+
+    neighbours = wire.Neighbours(group=None, ranks=(4, 5, 6), index=1, link_class=LinkClass.INTER_NODE)  # type: ignore[arg-type]
+    one = wire.Wire(torch.device("cpu"), Pacer(()), Moment(), StepMeter())
+    with patch.object(wire, "dist", Posting()):
+        shards = one.all_gather(torch.full((8,), 7, dtype=torch.uint8), neighbours, values=8)
+    assert posted == [("receive", 0), ("receive", 2), ("send", 0), ("send", 2), *[("wait", None)] * 4]
+    assert shards[1].tolist() == [7] * 8
 
 
 def test_windows_hold_one_exchange_per_layer_and_group(tiny_sd3: Path) -> None:
