@@ -44,7 +44,7 @@ check: lint ## Format, lint, types, layers and unit tests: a few minutes
 	@echo "==> unit tests"
 	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster and not netlab"
 
-cluster-tools: install ## Make the API server and etcd of the tests, once, in a cache (needs Go 1.24 or newer)
+cluster-tools: install ## Make the test cluster's programs, once, in a cache (needs Go 1.24 or newer, and root for Debian's part)
 	@echo "==> the test cluster's programs"
 	@$(BIN)/python -m tests.cluster.binaries
 

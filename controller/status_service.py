@@ -82,11 +82,15 @@ def job_status(record: JobRecord, now_seconds: float) -> pb.JobStatus:
 
 
 class StatusService(status_pb2_grpc.StatusServiceServicer):
-    """Answers from snapshots; nothing asked here can change a job or hold it up."""
+    """Answers from snapshots; nothing asked here can change a job or hold it up.
 
-    def __init__(self, store: JobStore, clock: Callable[[], float] = time.time) -> None:
+    `tells_names`: whether the answer for an unknown job names those there are, which only some callers may know.
+    """
+
+    def __init__(self, store: JobStore, clock: Callable[[], float] = time.time, *, tells_names: bool = True) -> None:
         self._store = store
         self._clock = clock
+        self._tells_names = tells_names
 
     async def GetJob(  # noqa: N802 - the proto's name
         self, request: pb.GetJobRequest, context: grpc.aio.ServicerContext[pb.GetJobRequest, pb.GetJobResponse]
@@ -129,7 +133,9 @@ class StatusService(status_pb2_grpc.StatusServiceServicer):
     async def _known(self, key: JobKey, context: grpc.aio.ServicerContext) -> JobRecord:  # type: ignore[type-arg]
         record = self._store.get(key)
         if record is None:
-            known = ", ".join(str(other.key) for other in self._store.all()[:10]) or "none"
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no job {key} here; jobs known: {known}")
+            hint = f"`thinwire status --namespace {key.namespace}` lists those there are"
+            if self._tells_names:
+                hint = f"jobs known: {', '.join(str(other.key) for other in self._store.all()[:10]) or 'none'}"
+            await context.abort(grpc.StatusCode.NOT_FOUND, f"no job {key} here; {hint}")
             raise AssertionError
         return record

@@ -1,4 +1,4 @@
-"""`thinwire`, and `kubectl thinwire`: run, calibrate, validate, status, version."""
+"""`thinwire`, and `kubectl thinwire`: run, plan, calibrate, validate, status, version."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import click
 
 from thinwire import __version__
 from thinwire.controller.cli.calibrate import calibrate
+from thinwire.controller.cli.plan import plan
 from thinwire.controller.cli.run import run
 from thinwire.controller.cli.status import status
 from thinwire.controller.cli.validate import validate
@@ -22,5 +23,5 @@ def version() -> None:
     click.echo(f"thinwire {__version__}")
 
 
-for command in (run, calibrate, validate, status):
+for command in (run, plan, calibrate, validate, status):
     main.add_command(command)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -79,6 +80,28 @@ def loaded(pair: KeyPair) -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
     return certificate, key
 
 
+def check_pair(pair: KeyPair, authorities: bytes) -> None:
+    """Raise CertificateError unless the key belongs to the certificate and one of `authorities` issued its chain."""
+    try:
+        chain = x509.load_pem_x509_certificates(pair.certificate)
+        trusted = x509.load_pem_x509_certificates(authorities)
+        key = serialization.load_pem_private_key(pair.key, password=None)
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"expected tls.crt, tls.key and ca.crt in PEM, one cannot be read: {error}") from None
+    if key.public_key() != chain[0].public_key():
+        raise CertificateError("expected tls.key to be the key of tls.crt, got another key; renew both together")
+    if not any(_issued(link, issuer) for link in chain for issuer in trusted):
+        raise CertificateError("expected ca.crt to hold the authority of tls.crt, got another; renew both together")
+
+
+def _issued(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def expiry(certificate: bytes) -> datetime:
     """When the first certificate of `certificate` (PEM) ends, in UTC; raises CertificateError."""
     try:
@@ -93,6 +116,11 @@ def names_of(certificate: bytes) -> frozenset[str]:
     found = parsed.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     addresses = (str(address) for address in found.get_values_for_type(x509.IPAddress))
     return frozenset((*found.get_values_for_type(x509.DNSName), *addresses))
+
+
+def is_signed_by(certificate: bytes, authority: bytes) -> bool:
+    """Whether `authority` issued `certificate`, both readable."""
+    return _issued(x509.load_pem_x509_certificate(certificate), x509.load_pem_x509_certificate(authority))
 
 
 def _alternatives(names: Sequence[str]) -> list[x509.GeneralName]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism, PatchMode
+from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts
+from thinwire.controller.manifest.preflight.strategies import NOT_RUN_YET, Standing, asked_for, verdict
 from thinwire.controller.manifest.refusal import Refusal
 
 
 def release_refusals(job: DiffusionJob, facts: ModelFacts | None) -> list[Refusal]:
-    """Refuse degrees that the schema knows and this release's runtime does not run yet."""
-    parallelism = job.parallelism
+    """Refuse strategies that the schema knows and this release's runtime, or this model's family, does not run."""
     remedy = _instead(job, facts)
-    asked = {"pipefusion": parallelism.pipefusion, "cfg": parallelism.cfg, "data": parallelism.data}
-    refusals = [
-        Refusal(f"spec.parallelism.{name}", "1, which is what this release runs", str(degree), remedy)
-        for name, degree in asked.items()
-        if degree != 1
-    ]
-    if parallelism.patch_mode is not PatchMode.NONE:
-        expected, got = "None, which is what this release runs", str(parallelism.patch_mode)
-        refusals.append(Refusal("spec.parallelism.patchMode", expected, got, "remove the field"))
+    refusals = []
+    for strategy, got in asked_for(job.parallelism).items():
+        usual = "None" if strategy.is_patch_mode else "1"
+        if strategy in NOT_RUN_YET:
+            expected = f"{usual}, which is what this release runs"
+        elif facts is not None and (found := verdict(facts.family, strategy)).standing is not Standing.SUPPORTED:
+            expected = f"{usual} for {facts.family.pipeline} ({found.reason})"
+        else:
+            continue
+        refusals.append(
+            Refusal(strategy.field, expected, got, "remove the field" if strategy.is_patch_mode else remedy)
+        )
     if job.accelerator == "cpu" and job.model.dtype is Dtype.FLOAT16:
         expected = "Auto, float32 or bfloat16 with accelerator cpu"
         refusals.append(Refusal("spec.model.dtype", expected, "float16", "set it to Auto"))

@@ -25,15 +25,17 @@ _WITHOUT_WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's configuration says. Tokens count text; `token_pixels` is the side of an image token in pixels.
+    """What a model's configuration says. `layers` are those with attention, tokens count text.
 
-    `max_tokens_side` is the largest picture's side in tokens, None for no limit; `prompt_tokens` is how many tokens of
-    a prompt the model reads at most.
+    `token_pixels` is the side of an image token in pixels, `max_tokens_side` the largest picture's side in tokens, None
+    for no limit; `prompt_tokens` is how many tokens of a prompt the model reads at most.
     """
 
     folder: Path
     family: Family
+    layers: int
     heads: int
+    head_dim: int
     token_pixels: int
     max_tokens_side: int | None
     text_tokens: int
@@ -149,22 +151,41 @@ class _Folder:
         transformer, vae = self.json("transformer/config.json") or {}, self.json("vae/config.json") or {}
         tokenizer = self.json("tokenizer/tokenizer_config.json") or {}
         heads = self.number(transformer, "transformer/config.json", "num_attention_heads")
+        head_dim = self.number(transformer, "transformer/config.json", "attention_head_dim")
+        layers = self.layers(family, transformer)
         patch = self.number(transformer, "transformer/config.json", "patch_size", 1)
         channels = vae.get("block_out_channels", (0, 0, 0, 0))
         length = self.sequence_length(family)
-        if heads is None or patch is None or length is None or not isinstance(channels, list | tuple):
+        if heads is None or head_dim is None or layers is None or patch is None or length is None:
+            return None
+        if not isinstance(channels, list | tuple):
             return None
         clip_tokens = tokenizer.get("model_max_length", 77) if family.counts_clip_tokens else 0
         limit = transformer.get("pos_embed_max_size")
         return ModelFacts(
             folder=self.folder,
             family=family,
+            layers=layers,
             heads=heads,
+            head_dim=head_dim,
             token_pixels=2 ** (len(channels) - 1) * patch * family.latents_per_token,
             max_tokens_side=limit if isinstance(limit, int) else None,
             text_tokens=clip_tokens + length,
             prompt_tokens=length if has_t5 or not family.counts_clip_tokens else clip_tokens,
         )
+
+    def layers(self, family: Family, transformer: Mapping[str, Any]) -> int | None:
+        """Add up the transformer's attention layers: a configuration counts them, or lists those of a kind."""
+        total = 0
+        for key in family.layer_counts:
+            value = transformer.get(key, 0)
+            count = len(value) if isinstance(value, list) else value
+            if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+                expected = f"{key} to count layers in {self.folder / 'transformer/config.json'}"
+                self.refuse(expected, json.dumps(value), "correct it")
+                return None
+            total += count
+        return total
 
     def sequence_length(self, family: Family) -> int | None:
         if not (self.folder / SIDECAR).exists():

@@ -56,7 +56,9 @@ def safetensors_bytes(tensors: dict[str, tuple[int, ...]], dtype: str = "F32", w
     return struct.pack("<Q", len(text)) + text + bytes(end)
 
 
-def sd3_folder(folder: Path, *, heads: int = 8, patch: int = 1, positions: int = 16, t5: bool = False) -> Path:
+def sd3_folder(
+    folder: Path, *, heads: int = 8, patch: int = 1, positions: int = 16, t5: bool = False, layers: int = 2
+) -> Path:
     """A model folder as whole as preflight can see: factor-4 VAE, 16 CLIP positions, text length 16."""
     encoders = ["text_encoder", "text_encoder_2", *(["text_encoder_3"] if t5 else [])]
     index: dict[str, Any] = {"_class_name": "StableDiffusion3Pipeline", "_diffusers_version": "0.42.1"}
@@ -74,7 +76,13 @@ def sd3_folder(folder: Path, *, heads: int = 8, patch: int = 1, positions: int =
         index["text_encoder_3"] = [None, None]
     write_json(
         folder / "transformer" / "config.json",
-        {"num_attention_heads": heads, "patch_size": patch, "pos_embed_max_size": positions},
+        {
+            "num_layers": layers,
+            "num_attention_heads": heads,
+            "attention_head_dim": 8,
+            "patch_size": patch,
+            "pos_embed_max_size": positions,
+        },
     )
     write_json(folder / "vae" / "config.json", {"block_out_channels": [32, 64, 96]})
     write_json(folder / "thinwire.json", {"max_sequence_length": 16})
@@ -87,7 +95,10 @@ def flux_folder(folder: Path, *, max_sequence_length: int = 16) -> Path:
     sd3_folder(folder)
     index = json.loads((folder / "model_index.json").read_text())
     write_json(folder / "model_index.json", {**index, "_class_name": "FluxPipeline"})
-    write_json(folder / "transformer" / "config.json", {"num_attention_heads": 4, "patch_size": 1})
+    write_json(
+        folder / "transformer" / "config.json",
+        {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 4, "attention_head_dim": 16, "patch_size": 1},
+    )
     write_json(folder / "thinwire.json", {"max_sequence_length": max_sequence_length})
     return folder
 

@@ -1,0 +1,108 @@
+"""How many calls one peer may hold open, whoever it says it is."""
+
+from __future__ import annotations
+
+import inspect
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+
+_log = structlog.get_logger(__name__)
+
+MOST_CALLS_OF_A_PEER = 2048
+MOST_CALLS = 8192
+
+Handler = Any
+Context = Any
+
+
+def host_of(peer: str) -> str:
+    """The address of a gRPC peer ("ipv4:10.0.0.7:40312") without its port."""
+    return peer.rpartition(":")[0] or peer
+
+
+class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
+    """Refuses calls above a number, per host and in all. `refused` hears of each."""
+
+    def __init__(
+        self,
+        refused: Callable[[str], None],
+        most_of_a_peer: int,
+        most: int,
+    ) -> None:
+        self._refused = refused
+        self._most_of_a_peer = most_of_a_peer
+        self._most = most
+        self._open: Counter[str] = Counter()
+        self._all = 0
+
+    async def intercept_service(
+        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler]], details: grpc.HandlerCallDetails
+    ) -> Handler:
+        """Count the call in before its handler, and out after it."""
+        handler = await continuation(details)
+        if handler is None:
+            return None
+        serializers = (handler.request_deserializer, handler.response_serializer)
+        if not handler.response_streaming:
+            whole = handler.stream_unary if handler.request_streaming else handler.unary_unary
+            make = (
+                grpc.stream_unary_rpc_method_handler
+                if handler.request_streaming
+                else grpc.unary_unary_rpc_method_handler
+            )
+            return make(self._counted(whole), *serializers)
+        streamed = handler.stream_stream if handler.request_streaming else handler.unary_stream
+        make = (
+            grpc.stream_stream_rpc_method_handler if handler.request_streaming else grpc.unary_stream_rpc_method_handler
+        )
+        return make(self._counted_stream(streamed), *serializers)
+
+    def _counted(self, behaviour: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Any]:
+        async def call(request: Any, context: Context) -> Any:
+            peer = await self._enter(context)
+            try:
+                return await behaviour(request, context)
+            finally:
+                self._leave(peer)
+
+        return call
+
+    def _counted_stream(self, behaviour: Callable[[Any, Context], Any]) -> Callable[[Any, Context], Any]:
+        async def call(request: Any, context: Context) -> AsyncIterator[Any]:
+            peer = await self._enter(context)
+            try:
+                answers = behaviour(request, context)
+                if inspect.isawaitable(answers):
+                    # The health service writes by its context instead of yielding.
+                    await answers
+                    return
+                async for response in answers:
+                    yield response
+            finally:
+                self._leave(peer)
+
+        return call
+
+    async def _enter(self, context: Context) -> str:
+        peer = host_of(context.peer())
+        if self._open[peer] >= self._most_of_a_peer or self._all >= self._most:
+            self._refused("too many calls")
+            _log.warning("call_refused", peer=peer, reason="too many calls", open=self._open[peer], all=self._all)
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"{peer} holds {self._open[peer]} calls open of at most {self._most_of_a_peer} "
+                f"({self._all} of at most {self._most} in all); close some",
+            )
+        self._open[peer] += 1
+        self._all += 1
+        return peer
+
+    def _leave(self, peer: str) -> None:
+        self._all -= 1
+        self._open[peer] -= 1
+        if not self._open[peer]:
+            del self._open[peer]

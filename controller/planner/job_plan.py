@@ -1,0 +1,188 @@
+"""What a manifest will do: ranks and groups, bytes of a step on every link class at every rate, memory, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
+from thinwire.controller.manifest.preflight import preflight
+from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read_model
+from thinwire.controller.manifest.refusal import ManifestError, Refusal
+from thinwire.controller.planner import rungs
+from thinwire.controller.planner.layout import Layout, LinkClass, layout_of
+from thinwire.controller.planner.memory import MEBIBYTE, BaseMemory, base_memory
+from thinwire.controller.planner.rungs import LADDER, OFF, RungPrice
+from thinwire.controller.planner.traffic import Attention, Operation, Traffic, traffic_of
+from thinwire.controller.policy.forecast import allowed
+from thinwire.controller.policy.reports import Limits, Rung
+
+
+@dataclass(frozen=True, slots=True)
+class RungBytes:
+    """What the busiest rank sends in a step at one rate; `key_frame_bytes` in a step of key frames."""
+
+    rung: str
+    millibits: int
+    step_bytes: int
+    key_frame_bytes: int
+    within_limits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LinkPlan:
+    """One link class: what the busiest rank sends over it in a step. `ranks` is how many of them use it."""
+
+    link_class: LinkClass
+    ranks: int
+    values_per_step: int
+    operations_per_step: int
+    operations: tuple[Operation, ...]
+    rungs: tuple[RungBytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class JobPlan:
+    """See the module. Without facts of the model (only a cluster has it) layout and refusals are all there is."""
+
+    layout: Layout
+    refusals: tuple[Refusal, ...]
+    attention: Attention | None = None
+    value_bytes: int = 0
+    links: tuple[LinkPlan, ...] = ()
+    memory: BaseMemory | None = None
+
+
+def plan_job(job: DiffusionJob) -> JobPlan:
+    """Plan a valid job; what cannot run is in `refusals`, and then nothing else is worked out."""
+    refusals = tuple(preflight(job))
+    layout = layout_of(job)
+    if refusals:
+        return JobPlan(layout, refusals)
+    try:
+        facts = read_model(job.model)
+    except ManifestError as error:
+        return JobPlan(layout, error.refusals)
+    if facts is None:
+        return JobPlan(layout, ())
+    attention = attention_of(job, facts)
+    traffics = [traffic_of(attention, layout, rank) for rank in range(layout.ranks)]
+    value_bytes = value_bytes_of(job)
+    coded = job.compression.mode is not CompressionMode.OFF
+    budget_bytes = job.compression.base_memory_mebibytes * MEBIBYTE
+    memories = [base_memory(traffic, job.compression.predictor_order, budget_bytes) for traffic in traffics]
+    largest = max(memories, key=lambda memory: memory.base_bytes)
+    links = tuple(
+        _link(job, link_class, traffics, memories, value_bytes)
+        for link_class in LinkClass
+        if any(link_class in traffic.link_classes for traffic in traffics)
+    )
+    return JobPlan(layout, (), attention, value_bytes, links, largest if coded else None)
+
+
+def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
+    """Return what the model's attention works on for pictures of the job's size."""
+    generation = job.generation
+    rows, columns = generation.height // facts.token_pixels, generation.width // facts.token_pixels
+    return Attention(
+        layers=facts.layers,
+        batch=2 if facts.family.guides_by_batch else 1,
+        image_tokens=rows * columns,
+        text_tokens=facts.text_tokens,
+        heads=facts.heads,
+        head_dim=facts.head_dim,
+        combines_inputs=facts.family.combines_inputs,
+    )
+
+
+def value_bytes_of(job: DiffusionJob) -> int:
+    """Return the bytes of one activation."""
+    if job.model.dtype is Dtype.AUTO:
+        return 4 if job.accelerator == "cpu" else 2
+    return 4 if job.model.dtype is Dtype.FLOAT32 else 2
+
+
+def _link(
+    job: DiffusionJob,
+    link_class: LinkClass,
+    traffics: Sequence[Traffic],
+    memories: Sequence[BaseMemory],
+    value_bytes: int,
+) -> LinkPlan:
+    def values(number: int) -> int:
+        return traffics[number].values_per_step(link_class)
+
+    users = [number for number in range(len(traffics)) if values(number)]
+    busiest = max(users, key=values)
+    traffic, memory = traffics[busiest], memories[busiest]
+    off = RungBytes(
+        OFF,
+        value_bytes * 8_000,
+        values(busiest) * value_bytes,
+        values(busiest) * value_bytes,
+        within_limits=False,
+    )
+    coded = () if job.compression.mode is CompressionMode.OFF else LADDER
+    priced = (off, *(_priced(rung, traffic, link_class, memory, value_bytes) for rung in coded))
+    chosen = _within_limits(job, priced)
+    return LinkPlan(
+        link_class,
+        len(users),
+        values(busiest),
+        traffic.operations_per_step(link_class),
+        tuple(operation for operation, (carrier, _) in traffic.operations.items() if carrier is link_class),
+        tuple(
+            RungBytes(one.rung, one.millibits, one.step_bytes, one.key_frame_bytes, one.rung in chosen)
+            for one in priced
+        ),
+    )
+
+
+def _priced(
+    rung: RungPrice, traffic: Traffic, link_class: LinkClass, memory: BaseMemory, value_bytes: int
+) -> RungBytes:
+    def whole(rows: int, channels: int) -> int:
+        return rows * channels * value_bytes
+
+    def key_frame(rows: int, channels: int) -> int:
+        return rungs.key_frame_bytes(rung, rows, channels, value_bytes)
+
+    without = traffic.bytes_per_step(link_class, whole, layers=memory.layers_without)
+    layers = traffic.layers - memory.layers_without
+    return RungBytes(
+        rung.name,
+        traffic.millibits(rung.frame_bytes),
+        without + traffic.bytes_per_step(link_class, rung.frame_bytes, layers=layers),
+        without + traffic.bytes_per_step(link_class, key_frame, layers=layers),
+        within_limits=False,
+    )
+
+
+def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes]) -> frozenset[str]:
+    """Name the rungs that the job's mode and limits let it use; the law itself decides with `allowed`."""
+    rate = job.compression.rate
+    if job.compression.mode is CompressionMode.OFF:
+        return frozenset({OFF})
+    if job.compression.mode is CompressionMode.FIXED:
+        return frozenset({fixed_rung(rate.max_millibits, priced)})
+    distortions = {rung.name: rung.distortion for rung in LADDER}
+    ladder = [Rung(one.rung, one.millibits, distortion=distortions.get(one.rung, 0.0)) for one in priced]
+    limits = Limits(
+        adaptive=True,
+        min_millibits=rate.min_millibits,
+        max_millibits=rate.max_millibits,
+        target_stall_percent=job.compression.target_stall_percent,
+        max_relative_error_milli=job.compression.max_relative_error_milli,
+        warmup_steps=job.compression.warmup_steps,
+        steps_per_prompt=job.generation.steps,
+    )
+    return frozenset(rung.name for rung in allowed(ladder, limits, 0))
+
+
+def fixed_rung(millibits: int, priced: Sequence[RungBytes]) -> str:
+    """Name what carries a fixed rate: the rung that costs exactly this, else the least lossy whose bits fit."""
+    if millibits >= rungs.OFF_MILLIBITS:
+        return OFF
+    exact = next((one.rung for one in priced if one.millibits == millibits), None)
+    fitting = next((rung.name for rung in LADDER if rung.millibits <= millibits), LADDER[-1].name)
+    return exact or fitting
