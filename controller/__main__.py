@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     cluster.set_defaults(start=_cluster)
     asked = parser.parse_args(arguments)
     try:
-        return int(asked.start(asked))
+        asked.start(asked)
     except (PortTakenError, FileNotFoundError, NoClusterError) as error:
         sys.stderr.write(f"thinwire: {error}\n")
         return BAD_INPUT
+    return 0
 
 
-def _local(asked: argparse.Namespace) -> int:
+def _local(asked: argparse.Namespace) -> None:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -49,16 +50,15 @@ def _local(asked: argparse.Namespace) -> int:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     asyncio.run(control(asked.output.resolve(), asked.owner, asked.port))
-    return 0
 
 
-def _cluster(asked: argparse.Namespace) -> int:
+def _cluster(asked: argparse.Namespace) -> None:
     # Here, not above: a local run needs no Kubernetes client, which takes a second to load.
     from thinwire.controller.kubernetes.main import configure_log
     from thinwire.controller.kubernetes.main import control as control_cluster
 
     configure_log()
-    return asyncio.run(control_cluster(settings_of(asked)))
+    asyncio.run(control_cluster(settings_of(asked)))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,11 @@
 """The end of a step: one small collective, and then every rank knows the same and goes on alike.
 
 Rank 0 polls for a directive before it; all take the same one. Nothing here waits for anything but the ranks themselves.
-Under PipeFusion even that would stand still: stages are never in the same step. There a rank takes the agreement of the
-step before (`lag` 1), which is long there, and what follows from a step holds from the one after the next on.
 """
 
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy
 import structlog
@@ -19,18 +15,17 @@ import torch.distributed as dist
 from thinwire.compression import Exchange
 from thinwire.runtime.exchange.control import Change, ExchangeState, Policy, StepOutcome, decide, next_prompt
 from thinwire.runtime.exchange.meter import Operation, StepMeter
-from thinwire.runtime.exchange.moment import Moment, Stamp
-from thinwire.runtime.exchange.report import RankReport, StepTotals, count_mismatches, transfers_of
-from thinwire.runtime.exchange.streams import Audiences, Streams
+from thinwire.runtime.exchange.moment import Moment
+from thinwire.runtime.exchange.report import RankReport, StepTotals, count_mismatches
+from thinwire.runtime.exchange.streams import Streams
 from thinwire.runtime.exchange.windows import Groups, windows_of
 from thinwire.runtime.facts import Directive, Retune, StepFacts, StepHooks
 from thinwire.runtime.parallel import LinkClass, World
 
+CHECKSUM_EVERY_STEPS = 8
 _EXCHANGES = {
     Operation.RING: (Exchange.RING,),
     Operation.ULYSSES: (Exchange.ULYSSES_INPUT, Exchange.ULYSSES_OUTPUT),
-    Operation.GUIDANCE: (Exchange.GUIDANCE,),
-    Operation.PIPEFUSION: (Exchange.PIPEFUSION,),
 }
 
 log = structlog.get_logger(__name__)
@@ -51,21 +46,6 @@ class Counters:
     """Largest of the ranks, in the last step."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Agreement:
-    """A step that this rank has ended, while the others' word about it is under way."""
-
-    prompt: str
-    stamp: Stamp
-    report: RankReport
-    everybody: torch.Tensor
-    work: Any
-
-
-_UNKNOWN = StepOutcome(max_relative_error=0.0, frames_refused=0, base_mismatches=0, directive=None)
-"""Of a step that nobody has spoken of yet."""
-
-
 @dataclass(slots=True)
 class StepBoundary:
     """Ends every step of a run whose exchange is ours."""
@@ -77,15 +57,11 @@ class StepBoundary:
     moment: Moment
     meter: StepMeter
     groups: Groups
-    audiences: Audiences
-    most_transfers: int
-    """Of one rank in a step."""
+    ring_ranks: tuple[int, ...]
     hooks: StepHooks
     adaptive: bool
     """Whether rank 0 listens for directives."""
-    lag: int = 0
     prompt: str = ""
-    pending: deque[_Agreement] = field(default_factory=deque)
     counters: Counters = field(default_factory=Counters)
 
     def begin_prompt(self, prompt: str, first_job_step: int) -> None:
@@ -96,21 +72,8 @@ class StepBoundary:
         self._enter(first_job_step, 0)
 
     def end_step(self) -> None:
-        """Agree with all ranks on what a step was and what the next one is to be; tell rank 0's hooks."""
-        self.pending.append(self._speak())
-        if len(self.pending) > self.lag:
-            self._conclude(self.pending.popleft())
-        else:
-            self.state = decide(self.state, _UNKNOWN, self.policy, self.moment.step + 1).state
-        self._enter(self.moment.job_step + 1, self.moment.step + 1)
-
-    def end_prompt(self) -> None:
-        """Hear what is still to be said of a prompt's last steps."""
-        while self.pending:
-            self._conclude(self.pending.popleft())
-
-    def _conclude(self, agreement: _Agreement) -> None:
-        reports = self._heard(agreement)
+        """Agree with all ranks on what the step was and what the next one is to be; tell rank 0's hooks."""
+        reports = self._exchange_reports(self._report())
         refused = sum(int(report.totals.frames_refused) for report in reports)
         outcome = StepOutcome(
             max_relative_error=max(report.totals.max_relative_error for report in reports),
@@ -120,22 +83,26 @@ class StepBoundary:
             directive=reports[0].directive,
         )
         decision = decide(self.state, outcome, self.policy, self.moment.step + 1)
-        self._count(agreement.stamp, reports, outcome, forced=decision.forced_key_frame)
+        self._count(reports, outcome, forced=decision.forced_key_frame)
         if self.world.rank == 0:
-            self.hooks.on_step(self._facts(agreement, reports, outcome, decision.changes, decision.state.epoch))
+            self.hooks.on_step(self._facts(reports, outcome, decision.changes, decision.state.epoch))
         self.state = decision.state
         self._drop_bases_of_uncoded()
+        self._enter(self.moment.job_step + 1, self.moment.step + 1)
 
     def _enter(self, job_step: int, step: int) -> None:
-        rungs = self.state.rungs(self.policy.table)
-        self.moment.enter(Stamp(job_step, step, self.state.epoch, self.state.key_frame, rungs))
+        moment = self.moment
+        moment.job_step, moment.step, moment.branch = job_step, step, -1
+        moment.epoch, moment.key_frame = self.state.epoch, self.state.key_frame
+        moment.rungs = self.state.rungs(self.policy.table)
         self.meter.start()
-        self.moment.step_started = time.perf_counter()
+        moment.step_started = time.perf_counter()
 
     def _report(self) -> RankReport:
         meter, size = self.meter, self.world.size
         seconds = time.perf_counter() - self.moment.step_started
-        sent, heard = self.streams.noted_checksums(size, self.audiences)
+        checks = (self.moment.step + 1) % CHECKSUM_EVERY_STEPS == 0
+        sent, heard = self.streams.checksums(size, self.ring_ranks) if checks else ([0] * size, [0] * size)
         return RankReport(
             totals=StepTotals.measured(meter, seconds, self.streams.base_bytes),
             directive=self._newest_directive(),
@@ -143,7 +110,7 @@ class StepBoundary:
             heard_checksums=heard,
             encode_seconds=[meter.encode_seconds[operation] for operation in Operation],
             decode_seconds=[meter.decode_seconds[operation] for operation in Operation],
-            transfers=transfers_of(meter.samples),
+            durations=[sample.seconds for sample in meter.samples],
         )
 
     def _newest_directive(self) -> Directive | None:
@@ -152,22 +119,17 @@ class StepBoundary:
             return None
         return self.hooks.newest_directive()
 
-    def _speak(self) -> _Agreement:
-        report = self._report()
-        own = torch.from_numpy(report.to_vector(self.most_transfers))
+    def _exchange_reports(self, report: RankReport) -> list[RankReport]:
+        own = torch.from_numpy(report.to_vector())
         everybody = torch.empty(self.world.size * own.numel(), dtype=torch.float64)
-        work = dist.all_gather_single(everybody, own, group=self.world.control, async_op=True)
-        return _Agreement(self.prompt, self.moment.stamp, report, everybody, work)
-
-    def _heard(self, agreement: _Agreement) -> list[RankReport]:
-        agreement.work.wait()
-        vectors = agreement.everybody.view(self.world.size, -1).numpy()
+        dist.all_gather_single(everybody, own, group=self.world.control)
+        vectors = everybody.view(self.world.size, -1).numpy()
         reports = [RankReport.from_vector(vector, self.world.size) for vector in vectors]
-        if self.world.rank == 0 and agreement.report.directive is not None:
-            reports[0] = agreement.report
+        if self.world.rank == 0 and report.directive is not None:
+            reports[0] = report
         return reports
 
-    def _count(self, stamp: Stamp, reports: list[RankReport], outcome: StepOutcome, *, forced: bool) -> None:
+    def _count(self, reports: list[RankReport], outcome: StepOutcome, *, forced: bool) -> None:
         counters = self.counters
         counters.sent_bytes += sum(int(report.totals.sent_bytes) for report in reports)
         counters.uncompressed_bytes += sum(int(report.totals.uncompressed_bytes) for report in reports)
@@ -180,7 +142,7 @@ class StepBoundary:
         if forced:
             log.warning(
                 "exchange.key_frame_forced",
-                job_step=stamp.job_step,
+                job_step=self.moment.job_step,
                 max_relative_error=outcome.max_relative_error,
                 frames_refused=outcome.frames_refused,
                 base_mismatches=outcome.base_mismatches,
@@ -193,25 +155,20 @@ class StepBoundary:
                 self.streams.drop(_EXCHANGES[operation])
 
     def _facts(
-        self,
-        agreement: _Agreement,
-        reports: list[RankReport],
-        outcome: StepOutcome,
-        changes: tuple[Change, ...],
-        epoch: int,
+        self, reports: list[RankReport], outcome: StepOutcome, changes: tuple[Change, ...], epoch: int
     ) -> StepFacts:
-        stamp, counters, table = agreement.stamp, self.counters, self.policy.table
+        moment, counters = self.moment, self.counters
         return StepFacts(
-            job_step=stamp.job_step,
-            prompt=agreement.prompt,
-            step=stamp.step,
+            job_step=moment.job_step,
+            prompt=self.prompt,
+            step=moment.step,
             step_seconds=max(report.totals.step_seconds for report in reports),
             compute_seconds=max(report.totals.compute_seconds for report in reports),
             max_relative_error=outcome.max_relative_error,
-            epoch=stamp.epoch,
-            rates={str(link): table.millibits(rung) for link, rung in stamp.rungs.items()},
-            key_frame=stamp.key_frame and any(rung is not None for rung in stamp.rungs.values()),
-            windows=windows_of(reports, self.groups),
+            epoch=moment.epoch,
+            rates=self.rates(),
+            key_frame=moment.key_frame and any(rung is not None for rung in moment.rungs.values()),
+            windows=windows_of(self.meter.samples, reports, self.groups),
             bytes_sent=counters.sent_bytes,
             bytes_uncompressed=counters.uncompressed_bytes,
             bytes_uncompressed_fp16=2 * counters.values,
@@ -222,9 +179,9 @@ class StepBoundary:
             base_memory_bytes=counters.base_bytes,
             retunes=tuple(
                 Retune(
-                    job_step=self.moment.job_step + 1,
+                    job_step=moment.job_step + 1,
                     prompt=self.prompt,
-                    step=self.moment.step + 1,
+                    step=moment.step + 1,
                     epoch=epoch,
                     link_class=change.link_class,
                     from_millibits=change.from_millibits,
@@ -241,13 +198,15 @@ class StepBoundary:
         return {str(link): table.millibits(rung) for link, rung in self.state.rungs(table).items()}
 
 
-def groups_of(world: World, own: Mapping[Operation, tuple[int, ...]]) -> Groups:
-    """Return every rank's groups. Collective: each rank brings the ranks of its own, for the same operations."""
+def groups_of(world: World, ring: tuple[int, ...] | None, ulysses: tuple[int, ...] | None) -> Groups:
+    """Return every rank's groups. Collective: each rank brings the ranks of its own."""
     groups: dict[Operation, list[tuple[LinkClass, tuple[int, ...]]]] = {}
-    for operation, ranks in own.items():
-        mine = torch.from_numpy(numpy.array(ranks, dtype=numpy.int64))
-        everybody = torch.empty(world.size * len(ranks), dtype=torch.int64)
+    for operation, own in ((Operation.RING, ring), (Operation.ULYSSES, ulysses)):
+        if own is None:
+            continue
+        mine = torch.from_numpy(numpy.array(own, dtype=numpy.int64))
+        everybody = torch.empty(world.size * len(own), dtype=torch.int64)
         dist.all_gather_single(everybody, mine, group=world.control)
         members = sorted({tuple(int(rank) for rank in row) for row in everybody.view(world.size, -1)})
-        groups[operation] = [(world.link_class(list(group)), group) for group in members]
+        groups[operation] = [(world.link_class(list(ranks)), ranks) for ranks in members]
     return groups

@@ -54,9 +54,21 @@ KUBERNETES = Module(
     {f"{_STAMP}.gitVersion": VERSION, f"{_STAMP}.gitMajor": _MAJOR, f"{_STAMP}.gitMinor": _MINOR},
 )
 COREDNS = Module(HERE / "coredns", {"coredns": "github.com/coredns/coredns"})
-HELM = Module(HERE / "helm", {"helm": "helm.sh/helm/v3/cmd/helm"})
-MODULES = (KUBERNETES, COREDNS, HELM)
-NODE = (ETCD, *(program for module in MODULES for program in module.packages))
+HELM = Module(
+    HERE / "helm",
+    {"helm": "helm.sh/helm/v3/cmd/helm"},
+    # Without them `helm template` takes the cluster for Kubernetes 1.20.
+    {
+        "helm.sh/helm/v3/internal/version.version": "v3.19.2",
+        **{f"helm.sh/helm/v3/pkg/{one}.k8sVersionMajor": _MAJOR for one in ("chartutil", "lint/rules")},
+        **{f"helm.sh/helm/v3/pkg/{one}.k8sVersionMinor": _MINOR for one in ("chartutil", "lint/rules")},
+    },
+)
+HELM_DOCS = Module(HERE / "helm_docs", {"helm-docs": "github.com/norwoodj/helm-docs/cmd/helm-docs"})
+MODULES = (KUBERNETES, COREDNS, HELM, HELM_DOCS)
+CHART_TOOLS = ("helm", "helm-docs")
+NODE = (ETCD, *KUBERNETES.packages, *COREDNS.packages, "helm")
+WHOLE = (ETCD, *(program for module in MODULES for program in module.packages))
 
 
 @dataclass(frozen=True)
@@ -116,9 +128,10 @@ def made(programs: tuple[str, ...] = CONTROL_PLANE) -> Binaries:
 
 
 def cache_folder() -> Path:
-    """The folder for what the modules' go.mod and go.sum describe."""
+    """The folder for what the modules describe: go.mod, go.sum, and what is written into the programs."""
     described = hashlib.sha256()
     for module in MODULES:
+        described.update(repr((module.packages, module.variables)).encode())
         for name in ("go.mod", "go.sum"):
             described.update((module.folder / name).read_bytes())
     return cache_base() / f"cluster-{described.hexdigest()[:16]}"
@@ -153,9 +166,14 @@ def main() -> int:
     """Make what is missing and say where it is; 2 with a sentence if that cannot be done."""
     parser = argparse.ArgumentParser(prog="python -m tests.cluster.binaries", description=__doc__)
     parser.add_argument("--control-plane", action="store_true", help="only what the tests without a node need")
-    programs = CONTROL_PLANE if parser.parse_args().control_plane else NODE
+    parser.add_argument("--folder", action="store_true", help="only say where the programs are")
+    asked = parser.parse_args()
+    if asked.folder:
+        _say(str(cache_folder()))
+        return 0
+    programs = CONTROL_PLANE if asked.control_plane else WHOLE
     try:
-        if programs == NODE:
+        if programs == WHOLE:
             debian.install_missing()
         binaries = made(programs)
     except ToolMissingError as error:

@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,6 @@ class FakeSession:
     spec: RunSpec
     hooks: StepHooks
     rank: int = 0
-    replicas: int = 1
     generated: list[tuple[str, int]] = field(default_factory=list)
     closed: bool = False
     before_picture: Callable[[str], None] = lambda name: None
@@ -30,14 +29,13 @@ class FakeSession:
     def describe(self) -> RunFacts:
         return run_facts()
 
-    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
-        self.generated.extend((prompt.name, first_job_step) for prompt in prompts)
-        for facts in self._steps(prompts[0].name):
+    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image | None:
+        self.generated.append((prompt.name, first_job_step))
+        for facts in self._steps(prompt.name):
             self.hooks.on_step(facts)
             self.hooks.newest_directive()
-        for prompt in prompts:
-            self.before_picture(prompt.name)
-        return [picture(prompt.seed) for prompt in prompts] if self.rank == 0 else []
+        self.before_picture(prompt.name)
+        return picture(prompt.seed) if self.rank == 0 else None
 
     def close(self) -> None:
         self.closed = True

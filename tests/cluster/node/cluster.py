@@ -22,10 +22,11 @@ from kubernetes import client, config
 
 from tests.cluster import debian
 from tests.cluster.binaries import NODE, Binaries, cache_base, found
-from tests.cluster.node import certificates, configuration, store
+from tests.cluster.node import certificates, configuration, images, store
 from tests.cluster.node.configuration import ADMIN, FIRST_SERVICE, NODE_NAME, Files
 from tests.cluster.node.programs import Program
 from tests.cluster.node.room import MACHINE_ADDRESS, NODE_ADDRESS, NodeError, Room, room, sweep
+from tests.cluster.node.store import Store
 
 READY_SECONDS = 180.0
 """Far more than the few seconds it takes: a busy machine must not fail a test."""
@@ -61,9 +62,9 @@ class Cluster:
         """What helm prints; raises NodeError with its own words."""
         return self._call([str(self.binaries.path("helm")), "--kubeconfig", str(self.kubeconfig(user)), *arguments])
 
-    def ctr(self, *arguments: str) -> str:
-        """What containerd's own client prints."""
-        return self.room.call(*store.ctr(self.files.containerd_socket), *arguments, timeout_seconds=600.0)
+    @property
+    def containerd(self) -> Store:
+        return Store(self.room, self.programs["containerd"], self.files.containerd_socket)
 
     def await_api(self) -> None:
         """Wait until the API server is ready to serve."""
@@ -145,7 +146,8 @@ def _start(running: Cluster) -> None:
     programs["containerd"].start()
     programs["etcd"].start()
     programs["kube-apiserver"].start()
-    store.clear(running.room, programs["containerd"], running.files.containerd_socket)
+    running.containerd.clear()
+    images.load_pause(running.containerd)
     running.await_api()
     for name in ("kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "coredns"):
         programs[name].start()

@@ -24,7 +24,7 @@ PODS = "10.244.0.0/16"
 PAUSE_IMAGE = "localhost/thinwire-pause:test"
 CGROUP = "thinwire-node"
 
-ADMIN, PLAIN, CONTROLLER = "admin", "plain", "system:serviceaccount:thinwire-system:thinwire"
+ADMIN, PLAIN, CONTROLLER = "admin", "plain", "system:serviceaccount:thinwire-system:thinwire-controller"
 """Users of the tests: one who may do anything, one with no rights of his own, and the controller's service account."""
 
 _GROUPS = {

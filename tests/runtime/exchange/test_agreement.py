@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -117,8 +116,8 @@ def damaging(launch: Launch) -> AbstractContextManager[object]:
         return nullcontext()
     all_gather, damaged = Wire.all_gather, set()
 
-    def damaging_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
-        received = all_gather(self, parcel, neighbours, *about)
+    def damaging_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, values: int) -> torch.Tensor:
+        received = all_gather(self, parcel, neighbours, values)
         step = self.moment.step
         number = (step - 2) // 2
         if step >= 2 and step % 2 == 0 and step not in damaged and number < len(FIELDS):
@@ -146,11 +145,11 @@ def corrupting_a_base(launch: Launch) -> AbstractContextManager[object]:
         return nullcontext()
     all_gather = Wire.all_gather
 
-    def flipping_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
+    def flipping_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, values: int) -> torch.Tensor:
         if self.moment.step == 5 and self.moment.layer == 0:
             for decoder in BASES:
                 decoder._state.base.view(torch.int32)[0, 0] ^= 1
-        return all_gather(self, parcel, neighbours, *about)
+        return all_gather(self, parcel, neighbours, values)
 
     from thinwire.runtime.exchange.streams import Streams
 
