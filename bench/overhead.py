@@ -81,7 +81,7 @@ def time_off_and_plain(launch: Launch, spec: pb.RunSpec, pictures: int) -> tuple
         session.pipeline(**text, **family.wrapper_arguments(guidance), **call_arguments(spec.generation, prompt))
 
     def off() -> None:
-        session.generate_pixels(prompt, first_job_step=0)
+        session.generate_pixels([prompt], first_job_step=0)
 
     seconds: dict[Any, list[float]] = {plain: [], off: []}
     for turn in range(pictures + 1):
@@ -102,7 +102,7 @@ def time_codec(launch: Launch, spec: pb.RunSpec, millibits: int) -> CodecShare |
     hooks = RecordingHooks()
     session = Session.open(spec, hooks, launch)
     for prompt in spec.generation.prompts[:2]:
-        session.generate_pixels(prompt, first_job_step=0)
+        session.generate_pixels([prompt], first_job_step=0)
     session.close()
     if launch.rank:
         return None

@@ -32,14 +32,13 @@ def main(arguments: list[str] | None = None) -> int:
     cluster.set_defaults(start=_cluster)
     asked = parser.parse_args(arguments)
     try:
-        asked.start(asked)
+        return int(asked.start(asked))
     except (PortTakenError, FileNotFoundError, NoClusterError) as error:
         sys.stderr.write(f"thinwire: {error}\n")
         return BAD_INPUT
-    return 0
 
 
-def _local(asked: argparse.Namespace) -> None:
+def _local(asked: argparse.Namespace) -> int:
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -50,15 +49,16 @@ def _local(asked: argparse.Namespace) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
     )
     asyncio.run(control(asked.output.resolve(), asked.owner, asked.port))
+    return 0
 
 
-def _cluster(asked: argparse.Namespace) -> None:
+def _cluster(asked: argparse.Namespace) -> int:
     # Here, not above: a local run needs no Kubernetes client, which takes a second to load.
     from thinwire.controller.kubernetes.main import configure_log
     from thinwire.controller.kubernetes.main import control as control_cluster
 
     configure_log()
-    asyncio.run(control_cluster(settings_of(asked)))
+    return asyncio.run(control_cluster(settings_of(asked)))
 
 
 if __name__ == "__main__":

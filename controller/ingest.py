@@ -33,10 +33,20 @@ _MOST_STEPS = 1_000_000_000
 _MOST_MILLIBITS = 1_000_000
 _HIGHEST_EPOCH = 2**40
 _LONGEST_SEQUENCE_LEAP = 2**20
+_HIGHEST_FIRST_SEQUENCE = 2**40
+_EPOCHS_UNHEARD_OF = 2
+"""Directives that a controller before this one may have sent at its end: applied, though nobody here knows of them."""
 
 
 class StreamRefusedError(Exception):
-    """A stream that cannot be listened to; the message says what was expected, what came and what to do."""
+    """A stream that cannot be listened to; the message says what was expected, what came and what to do.
+
+    `reason` is the fixed word that it is counted under.
+    """
+
+    def __init__(self, message: str, reason: str = "stream refused") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +70,10 @@ def take(record: JobRecord, request: ReportRequest, now_seconds: float) -> Taken
         record.key.name,
     ):
         return Taken(record.refusing("hello of another job"))
+    if request.HasField("hello"):
+        return Taken(greet(record, request, now_seconds))
     record = replace(record, heard=replace(heard, sequence=request.sequence, at_seconds=now_seconds))
     match request.WhichOneof("body"):
-        case "hello":
-            return Taken(greet(record, request, now_seconds))
         case "step":
             return _step(record, request.step)
         case "prompt_finished":
@@ -85,8 +95,7 @@ def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobR
             f"{hello.attempt}; only the newest attempt may report"
         )
     again = hello.attempt == record.heard.attempt and record.heard.hello is not None
-    if again and request.sequence < record.heard.sequence:
-        return record.refusing("sequence seen before")
+    _check_place(record, request, again=again)
     why = _refusal_of_hello(hello)
     if why is not None:
         raise StreamRefusedError(f"{record.key}: Hello refused: {why}")
@@ -118,11 +127,41 @@ def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobR
     )
 
 
+def _check_place(record: JobRecord, request: ReportRequest, *, again: bool) -> None:
+    """Refuse a Hello that is a copy of an older one, or claims what no rank can know: it must not silence the ranks."""
+    heard, sequence = record.heard, request.sequence
+    if again and sequence <= heard.sequence:
+        raise StreamRefusedError(
+            f"{record.key}: expected a Hello with a sequence above {heard.sequence}, got {sequence}; a stream that was "
+            "said before is not taken up again",
+            "sequence seen before",
+        )
+    if sequence > (heard.sequence + _LONGEST_SEQUENCE_LEAP if again else _HIGHEST_FIRST_SEQUENCE):
+        raise StreamRefusedError(
+            f"{record.key}: expected a Hello with a sequence near {heard.sequence}, got {sequence}",
+            "sequence leaps ahead",
+        )
+    if again and request.hello.epoch > _newest_epoch(heard):
+        raise StreamRefusedError(
+            f"{record.key}: expected a Hello of epoch {_newest_epoch(heard)} at most, got {request.hello.epoch}",
+            "unknown epoch",
+        )
+
+
+def _newest_epoch(heard: Heard) -> int:
+    """The highest epoch that a rank can have heard of."""
+    if heard.tuner is None:
+        return _HIGHEST_EPOCH
+    return max(heard.tuner.epoch, heard.tuner.sent.epoch if heard.tuner.sent else 0) + _EPOCHS_UNHEARD_OF
+
+
 def _step(record: JobRecord, report: StepReport) -> Taken:
     heard = record.heard
     if heard.tuner is None:
         return Taken(record.refusing("step before Hello"))
     why = _refusal_of_report(report)
+    if why is None and report.epoch > _newest_epoch(heard):
+        why = "unknown epoch"
     if why is not None:
         return Taken(record.refusing(why))
     tuner, verdict = policy.after_step(heard.tuner, _as_step(report))

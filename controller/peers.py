@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-import structlog
 
-_log = structlog.get_logger(__name__)
+from thinwire.controller.security.refusals import Refusals
 
 MOST_CALLS_OF_A_PEER = 2048
 MOST_CALLS = 8192
@@ -25,15 +24,15 @@ def host_of(peer: str) -> str:
 
 
 class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the stubs alone
-    """Refuses calls above a number, per host and in all. `refused` hears of each."""
+    """Refuses calls above a number, per host and in all."""
 
     def __init__(
         self,
-        refused: Callable[[str], None],
+        refusals: Refusals,
         most_of_a_peer: int,
         most: int,
     ) -> None:
-        self._refused = refused
+        self._refusals = refusals
         self._most_of_a_peer = most_of_a_peer
         self._most = most
         self._open: Counter[str] = Counter()
@@ -90,8 +89,7 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
     async def _enter(self, context: Context) -> str:
         peer = host_of(context.peer())
         if self._open[peer] >= self._most_of_a_peer or self._all >= self._most:
-            self._refused("too many calls")
-            _log.warning("call_refused", peer=peer, reason="too many calls", open=self._open[peer], all=self._all)
+            self._refusals.add("too many calls", peer=peer, open=self._open[peer], all=self._all)
             await context.abort(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"{peer} holds {self._open[peer]} calls open of at most {self._most_of_a_peer} "

@@ -53,7 +53,7 @@ async def serve(store: JobStore, host: str, port: int, security: Security | None
     refusals = security.refusals if security else Refusals()
     guards = security.interceptors if security else ()
     server = grpc.aio.server(
-        options=_OPTIONS, interceptors=(OpenCalls(refusals.add, MOST_CALLS_OF_A_PEER, MOST_CALLS), *guards)
+        options=_OPTIONS, interceptors=(OpenCalls(refusals, MOST_CALLS_OF_A_PEER, MOST_CALLS), *guards)
     )
     telemetry_pb2_grpc.add_TelemetryServiceServicer_to_server(TelemetryService(store), server)
     status_pb2_grpc.add_StatusServiceServicer_to_server(StatusService(store, tells_names=security is None), server)

@@ -67,6 +67,8 @@ class WindowFacts:
     encode_seconds: float
     decode_seconds: float
     values: int
+    hidden_seconds: float = 0.0
+    """Of `sum_seconds`, what passed while every rank of the exchange computed."""
 
 
 @dataclass(frozen=True, slots=True)

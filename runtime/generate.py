@@ -1,9 +1,10 @@
-"""A session: ranks that have met, with a model between them, making pictures one by one.
+"""A session: ranks that have met, with a model between them, making pictures in rounds: one for each replica.
 
-`Session.open` does everything that can be refused; `generate` is called by every rank for every prompt, and rank 0 gets
-the picture. The exchange is ours unless compression is off, and then upstream's own.
+`Session.open` does everything that can be refused; `generate` is called by every rank for every round, and rank 0 gets
+the pictures. The exchange is ours unless compression is off, and then upstream's own.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import CompressionMode, Gener
 from thinwire.runtime.calibrated import agree_on_calibration
 from thinwire.runtime.exchange.opening import OpenedExchange, Setting, open_exchange
 from thinwire.runtime.exchange.pacing import Pacer
-from thinwire.runtime.exchange.seams import ring_neighbours, ulysses_neighbours
+from thinwire.runtime.exchange.seams import neighbours_of
 from thinwire.runtime.exchange.traffic import Traffic, plan_traffic
 from thinwire.runtime.facts import RunFacts, StepHooks
 from thinwire.runtime.model import (
@@ -29,7 +30,7 @@ from thinwire.runtime.model import (
     refuse_impossible_size,
     refuse_what_upstream_gets_wrong,
 )
-from thinwire.runtime.parallel import Degrees, Launch, LinkClass, World, open_world
+from thinwire.runtime.parallel import Degrees, Launch, World, open_world
 from thinwire.runtime.picture import Pixels, to_image
 from thinwire.runtime.reference import call_arguments
 from thinwire.runtime.versions import versions
@@ -75,8 +76,7 @@ class Session:
         traffic = plan_traffic(
             shape,
             world.degrees,
-            ring=ring_neighbours(world).link_class if world.degrees.ring > 1 else LinkClass.INTRA_NODE,
-            ulysses=ulysses_neighbours(world).link_class if world.degrees.ulysses > 1 else LinkClass.INTRA_NODE,
+            {operation: neighbours.link_class for operation, neighbours in neighbours_of(world).items()},
             combines_inputs=model.family.combines_inputs,
         )
         calibration = None
@@ -112,13 +112,28 @@ class Session:
             link_is_emulated=self.link_is_emulated,
         )
 
-    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image | None:
-        """Make one picture; rank 0 gets it, the others None. Collective."""
-        pixels = self.generate_pixels(prompt, first_job_step=first_job_step)
-        return None if pixels is None else to_image(pixels)
+    @property
+    def replicas(self) -> int:
+        """How many prompts are worked on at a time."""
+        return self.world.degrees.data
 
-    def generate_pixels(self, prompt: Prompt, *, first_job_step: int) -> Pixels | None:
-        """Make one picture as float32 [height, width, 3] in 0 to 1; rank 0 gets it, the others None. Collective."""
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+        """Make a picture of each prompt, one a replica at most; rank 0 gets them, the others none. Collective."""
+        return [to_image(pixels) for pixels in self.generate_pixels(prompts, first_job_step=first_job_step)]
+
+    def generate_pixels(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Pixels]:
+        """Make a picture of each prompt as float32 [height, width, 3] in 0 to 1, as `generate` does. Collective."""
+        if not 0 < len(prompts) <= self.replicas:
+            raise ValueError(f"expected 1 to {self.replicas} prompts, got {len(prompts)}: make them in rounds")
+        replica = self.world.replica
+        if replica < len(prompts):
+            pixels = self._generate(prompts[replica], first_job_step)
+        else:
+            self._stand_by(prompts[0], first_job_step)
+            pixels = None
+        return self._to_rank_0(pixels, len(prompts))
+
+    def _generate(self, prompt: Prompt, first_job_step: int) -> Pixels | None:
         guidance_scale = self.generation.guidance_scale_milli / 1000
         text = self.model.encode(prompt.prompt, prompt.negative_prompt, guidance_scale)
         steps = self.exchange.steps
@@ -134,26 +149,35 @@ class Session:
             **call_arguments(self.generation, prompt),
             callback_on_step_end=end_step,
         )
-        return self._to_rank_0(None if output is None else output.images[0])
+        return None if output is None else output.images[0]
+
+    def _stand_by(self, prompt: Prompt, first_job_step: int) -> None:
+        """Take part in the agreements of a round that has no prompt for this replica."""
+        steps = self.exchange.steps
+        steps.begin_prompt(prompt.name, first_job_step)
+        for _ in range(self.generation.steps):
+            steps.end_step()
 
     def close(self) -> None:
         """Give upstream its functions back and leave the process group."""
         self.exchange.close()
         self.world.close()
 
-    def _to_rank_0(self, pixels: Pixels | None) -> Pixels | None:
-        """Bring the picture from the last rank, where upstream leaves it."""
-        last = self.world.size - 1
-        if last == 0:
-            return pixels
-        if self.world.rank == last:
-            assert pixels is not None
-            dist.send(torch.from_numpy(numpy.ascontiguousarray(pixels)), dst=0, group=self.world.control)
-        if self.world.rank != 0:
-            return None
-        received = torch.empty((self.generation.height, self.generation.width, 3), dtype=torch.float32)
-        dist.recv(received, src=last, group=self.world.control)
-        arrived: Pixels = received.numpy()
+    def _to_rank_0(self, pixels: Pixels | None, count: int) -> list[Pixels]:
+        """Bring the pictures of the first `count` replicas from where upstream leaves them."""
+        world, arrived = self.world, list[Pixels]()
+        for replica in range(count):
+            source = world.picture_rank(replica)
+            if world.rank == source:
+                assert pixels is not None
+                if source != 0:
+                    dist.send(torch.from_numpy(numpy.ascontiguousarray(pixels)), dst=0, group=world.control)
+                else:
+                    arrived.append(pixels)
+            elif world.rank == 0:
+                received = torch.empty((self.generation.height, self.generation.width, 3), dtype=torch.float32)
+                dist.recv(received, src=source, group=world.control)
+                arrived.append(received.numpy())
         return arrived
 
 

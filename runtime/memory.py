@@ -3,13 +3,13 @@
 Ring keeps a base for the whole sequence in every layer on every rank; that is gigabytes for a large model.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from thinwire.compression import BaseFormat, Kernel, StreamEncoder, StreamId
-from thinwire.runtime.exchange.traffic import Traffic
+from thinwire.runtime.exchange.traffic import Flow
 
 MEBIBYTE = 1 << 20
 
@@ -23,23 +23,33 @@ class BasePlan:
     base_bytes: int
 
 
-def plan_bases(layer_bytes: Mapping[BaseFormat, int], layers: int, budget_bytes: int) -> BasePlan:
+def plan_bases(
+    layer_bytes: Mapping[BaseFormat, int],
+    layers: int,
+    budget_bytes: int,
+    other_bytes: Mapping[BaseFormat, int] | None = None,
+) -> BasePlan:
     """Choose the format and the layers so that all bases fit; a budget of 0 is no limit.
 
-    layer_bytes: what one layer's bases take in each format. Layers lose their bases from the middle outwards: errors
-    there cost the picture most, so an exact exchange is worth most there.
+    layer_bytes: what one layer's bases take in each format; other_bytes: those that belong to no layer and are always
+    kept. Layers lose their bases from the middle outwards: errors there cost the picture most, so an exact exchange is
+    worth most there.
     """
-    full = layers * layer_bytes[BaseFormat.FULL]
+    full_extra, small_extra = ((other_bytes or {}).get(kept, 0) for kept in (BaseFormat.FULL, BaseFormat.INT8))
+    full = layers * layer_bytes[BaseFormat.FULL] + full_extra
     if budget_bytes == 0 or full <= budget_bytes:
         return BasePlan(BaseFormat.FULL, frozenset(), full)
     small = layer_bytes[BaseFormat.INT8]
-    kept = min(layers, budget_bytes // small)
+    kept = min(layers, max(0, budget_bytes - small_extra) // small) if small else layers
     by_distance = sorted(range(layers), key=lambda layer: abs(2 * layer - (layers - 1)))
-    return BasePlan(BaseFormat.INT8, frozenset(by_distance[: layers - kept]), kept * small)
+    return BasePlan(BaseFormat.INT8, frozenset(by_distance[: layers - kept]), kept * small + small_extra)
 
 
-def layer_base_bytes(traffic: Traffic, dtype: torch.dtype, order: int, kernel: Kernel) -> dict[BaseFormat, int]:
-    """Return what one layer's bases and histories take on one rank, in each format, as the codec itself says."""
+def base_bytes(flows: Sequence[Flow], dtype: torch.dtype, order: int, kernel: Kernel) -> dict[BaseFormat, int]:
+    """Return what bases and histories take on one rank, in each format, as the codec itself says.
+
+    flows: one layer's, or those that belong to no layer.
+    """
     return {
         base_format: sum(
             flow.streams
@@ -52,7 +62,7 @@ def layer_base_bytes(traffic: Traffic, dtype: torch.dtype, order: int, kernel: K
                 order=order,
                 base_format=base_format,
             ).base_bytes
-            for flow in traffic.flows
+            for flow in flows
         )
         for base_format in BaseFormat
     }

@@ -102,6 +102,20 @@ class World:
         """Number of ranks."""
         return self.launch.world_size
 
+    @property
+    def replica(self) -> int:
+        """Which group of ranks this one is in, of those that work on different prompts."""
+        return self.rank // self.replica_size
+
+    @property
+    def replica_size(self) -> int:
+        """Ranks that work on one prompt."""
+        return self.size // self.degrees.data
+
+    def picture_rank(self, replica: int) -> int:
+        """Return the rank where xfuser leaves the picture of a replica: its last."""
+        return (replica + 1) * self.replica_size - 1
+
     def link_class(self, ranks: list[int]) -> LinkClass:
         """Return what lies between these ranks: one node's links, or a network."""
         nodes = {rank // self.launch.local_world_size for rank in ranks}

@@ -1,4 +1,4 @@
-"""One attempt, as every rank lives it: open the session, make the missing pictures one by one, say how it ended.
+"""One attempt, as every rank lives it: open the session, make the missing pictures in rounds, say how it ended.
 
 Rank 0 alone touches the output folder; whatever it finds there, good or bad, it tells the others before anybody acts on
 it, so that all ranks go on or end together.
@@ -6,7 +6,7 @@ it, so that all ranks go on or end together.
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.facts import NoHooks, RunFacts, StepHooks
 from thinwire.runtime.fingerprint import model_fingerprint
-from thinwire.runtime.output import OutputFolder, PictureMetadata, identity_of
+from thinwire.runtime.output import OutputFolder, PictureMetadata, RateSpan, identity_of
 from thinwire.runtime.recorder import Recorder
 
 _log = structlog.get_logger(__name__)
@@ -29,8 +29,14 @@ class SessionLike(Protocol):
     def describe(self) -> RunFacts:
         """Return what is known of the run before its first step."""
 
-    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image | None:
-        """Make one picture; rank 0 gets it, the others None. Every rank must call this."""
+    @property
+    def replicas(self) -> int:
+        """How many prompts are worked on at a time."""
+
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+        """Make a picture of each of at most `replicas` prompts; rank 0 gets them, the others none. Every rank must call
+        this.
+        """
 
     def close(self) -> None:
         """Leave the process group."""
@@ -71,11 +77,13 @@ def _make_pictures(spec: RunSpec, leader: "_Leader | None", open_session: OpenSe
         facts = session.describe()
         _agree(functools.partial(leader.begin, facts) if leader else None, tell)
         finished = len(spec.generation.prompts) - len(pending)
-        for prompt in (prompt for prompt in spec.generation.prompts if prompt.name in pending):
+        prompts = [prompt for prompt in spec.generation.prompts if prompt.name in pending]
+        for first in range(0, len(prompts), session.replicas):
+            round_of = prompts[first : first + session.replicas]
             began = time.monotonic()
-            image = session.generate(prompt, first_job_step=finished * spec.generation.steps)
-            finished += 1
-            _agree(functools.partial(leader.keep, prompt, image, began) if leader else None, tell)
+            images = session.generate(round_of, first_job_step=finished * spec.generation.steps)
+            finished += len(round_of)
+            _agree(functools.partial(leader.keep, round_of, images, began) if leader else None, tell)
     finally:
         session.close()
 
@@ -125,15 +133,20 @@ class _Leader:
         self.recorder.begin(facts, prompts_finished=self._finished)
         return []
 
-    def keep(self, prompt: Prompt, image: Image.Image | None, began: float) -> list[str]:
-        """Put a picture in its place; `began` is when its first step did, on the monotonic clock."""
-        assert image is not None
+    def keep(self, prompts: Sequence[Prompt], images: Sequence[Image.Image], began: float) -> list[str]:
+        """Put a round's pictures in their places; `began` is when their first step did, on the monotonic clock."""
+        rates = self.recorder.take_rate_history()
+        for prompt, image in zip(prompts, images, strict=True):
+            self._keep_one(prompt, image, rates, began)
+        return []
+
+    def _keep_one(self, prompt: Prompt, image: Image.Image, rates: tuple[RateSpan, ...], began: float) -> None:
         assert self._facts is not None
         metadata = PictureMetadata(
             name=prompt.name,
             job=self._spec.job_name,
             identity=identity_of(prompt, self._spec, self._model),
-            rate_history=self.recorder.take_rate_history(),
+            rate_history=rates,
             versions=self._facts.versions,
             link_is_emulated=self._facts.link_is_emulated,
         )
@@ -143,4 +156,3 @@ class _Leader:
         self.recorder.prompt_finished(prompt, file, seconds=seconds, prompts_finished=self._finished)
         self.recorder.check()
         _log.info("prompt.finished", prompt=prompt.name, seconds=round(seconds, 3), finished=self._finished)
-        return []

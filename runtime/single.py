@@ -3,6 +3,7 @@
 What a parallel run is compared with: same folder layout, events and exit codes as `thinwire.runtime`, no exchange.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from PIL import Image
@@ -40,9 +41,14 @@ class SingleSession:
             link_is_emulated=False,
         )
 
-    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image:
-        """Make one picture."""
-        return to_image(self.reference.generate_pixels(prompt))
+    @property
+    def replicas(self) -> int:
+        """One process works on one prompt."""
+        return 1
+
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+        """Make the pictures."""
+        return [to_image(self.reference.generate_pixels(prompt)) for prompt in prompts]
 
     def close(self) -> None:
         """Nothing is held but memory."""

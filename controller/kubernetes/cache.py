@@ -118,6 +118,11 @@ class Reflector:
         self.synced = asyncio.Event()
         self.relists = 0
 
+    @property
+    def plural(self) -> str:
+        """Which kind it follows."""
+        return self._cache.resource.plural
+
     async def run(self) -> None:
         """List and watch until cancelled."""
         while True:

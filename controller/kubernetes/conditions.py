@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def conditions(record: JobRecord, raw: Raw, gang: Gang, before: Iterable[Raw], n
                 "status": status,
                 "observedGeneration": raw["metadata"]["generation"],
                 "lastTransitionTime": last["lastTransitionTime"] if last and unchanged else timestamp(now_seconds),
-                "reason": one.reason,
+                "reason": _word(one.reason),
                 "message": one.message[:_LONGEST_MESSAGE],
             }
         )
@@ -98,3 +99,8 @@ def _compressing(record: JobRecord, raw: Raw) -> _Condition:
     if coded:
         return _Condition("Compressing", True, "RateInForce", rates)
     return _Condition("Compressing", False, "LinkIsFastEnough", "values travel whole")
+
+
+def _word(reason: str) -> str:
+    """A reason as a condition may have it, whatever a pod gave for one."""
+    return re.sub(r"[^A-Za-z0-9_]", "", reason).lstrip("0123456789_")[:256] or "Unknown"

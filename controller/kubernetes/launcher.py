@@ -23,6 +23,7 @@ from thinwire.controller.kubernetes.resources import (
     controlled_by,
     label_of,
     name_of,
+    namespace_of,
     uid_of,
 )
 from thinwire.controller.kubernetes.settings import PodSettings
@@ -44,6 +45,11 @@ class Gangs:
     jobs: Cache
     pods: Cache
 
+    def pods_of(self, job: Raw) -> list[Raw]:
+        """The pods of one attempt's Job."""
+        known = self.pods.labelled(namespace_of(job), label_of(job, JOB_NAME_LABEL))
+        return [pod for pod in known if controlled_by(pod, uid_of(job))]
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterLauncher:
@@ -58,7 +64,7 @@ class ClusterLauncher:
 
     async def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt whose Job is there; and the newest, if its Job is gone, as one that was stopped."""
-        found = [attempt_of(raw, self.pods_of(raw)) for raw in self._jobs()]
+        found = [attempt_of(raw, self.gangs.pods_of(raw)) for raw in self._jobs()]
         if self.newest > max((attempt.number for attempt in found), default=0):
             found.append(Attempt(self.newest, _STOPPED, stop=StopReason.SUSPENDED))
         return tuple(found)
@@ -90,11 +96,6 @@ class ClusterLauncher:
         note = {"metadata": {"annotations": {STOP_ANNOTATION: str(reason)}}}
         await self.api.patch(JOBS, self.job.namespace, name, note)
         await self.api.delete(JOBS, self.job.namespace, name, uid=uid_of(raw), propagation="Foreground")
-
-    def pods_of(self, raw: Raw) -> list[Raw]:
-        """The pods of one attempt's Job."""
-        namespace, name = self.job.namespace, self.job.name
-        return [pod for pod in self.gangs.pods.labelled(namespace, name) if controlled_by(pod, uid_of(raw))]
 
     def _jobs(self) -> list[Raw]:
         namespace, name = self.job.namespace, self.job.name

@@ -20,8 +20,11 @@ from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
 from thinwire.controller.kubernetes.conditions import Gang
 from thinwire.controller.kubernetes.diagnosis import Cause, ended_by, waits_for
+from thinwire.controller.kubernetes.events import Moment, Recorder, notes_between
 from thinwire.controller.kubernetes.launcher import ClusterLauncher, Gangs
+from thinwire.controller.kubernetes.metrics import Metrics
 from thinwire.controller.kubernetes.resources import (
+    ATTEMPT_LABEL,
     DIFFUSION_JOBS,
     JOB_NAME_LABEL,
     JOBS,
@@ -38,7 +41,7 @@ from thinwire.controller.kubernetes.slim import slim_job, slim_pod
 from thinwire.controller.kubernetes.status import is_urgent, merge_patch, record_of, status_of
 from thinwire.controller.kubernetes.work_queue import WorkQueue
 from thinwire.controller.manifest.job import DiffusionJob
-from thinwire.controller.plan import Job, Plan, State
+from thinwire.controller.plan import Job, StartAttempt, State
 from thinwire.controller.reconcile import Pass, Reconciler
 
 STATUS_SECONDS = 5.0
@@ -59,6 +62,7 @@ class _Known:
     uid: str
     generation: int
     job: DiffusionJob
+    told: Moment
     status_at: float = float("-inf")
 
 
@@ -70,28 +74,34 @@ class Operator:
         api: Api,
         namespaces: tuple[str, ...],
         pod_settings: Callable[[], PodSettings],
+        metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api = api
         self._clock = clock
         self._pod_settings = pod_settings
+        self._metrics = metrics
+        self._recorder = Recorder(api, clock)
+        self.synced = asyncio.Event()
         self._queue: WorkQueue[JobKey] = WorkQueue()
         self._known: dict[JobKey, _Known] = {}
         self.store = JobStore(self._heard)
         self._jobs = Cache(DIFFUSION_JOBS, self._job_changed)
         children = Cache(JOBS, self._child_changed, slim_job, JOB_NAME_LABEL)
         pods = Cache(PODS, self._child_changed, slim_pod, JOB_NAME_LABEL)
-        self._gangs = Gangs(children, pods)
+        self.gangs = Gangs(children, pods)
         self._reflectors = [
             Reflector(api, cache, namespace, "" if cache is self._jobs else JOB_NAME_LABEL)
             for namespace in namespaces or ("",)
             for cache in (self._jobs, children, pods)
         ]
 
-    @property
-    def ready(self) -> bool:
-        """Whether every cache has been filled once."""
-        return all(reflector.synced.is_set() for reflector in self._reflectors)
+    def relists(self) -> dict[str, int]:
+        """How often each kind was listed as a whole."""
+        counts: dict[str, int] = {}
+        for reflector in self._reflectors:
+            counts[reflector.plural] = counts.get(reflector.plural, 0) + reflector.relists
+        return counts
 
     async def run(self) -> None:
         """Look after jobs until cancelled."""
@@ -100,8 +110,12 @@ class Operator:
                 tasks.create_task(reflector.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
-            _log.info("caches_synced", jobs=len(list(self._jobs.all())))
+            for raw in self._jobs.all():
+                self._look_up(JobKey(namespace_of(raw), name_of(raw)), raw)
+            _log.info("caches_synced", jobs=len(self._known))
+            self.synced.set()
             tasks.create_task(self._resync())
+            tasks.create_task(self._recorder.run())
             for _ in range(_WORKERS):
                 tasks.create_task(self._work())
 
@@ -114,14 +128,19 @@ class Operator:
     async def _work(self) -> None:
         while True:
             key = await self._queue.get()
+            self._metrics.waited.observe(self._queue.waited_seconds(key))
+            self._metrics.queue_depth.set(len(self._queue))
             try:
-                await self._reconcile(key)
+                with self._metrics.reconciled.time():
+                    await self._reconcile(key)
                 self._queue.forget(key)
             except ApiError as error:
+                self._metrics.failures.inc()
                 pause = self._queue.add_failed(key)
                 _log.warning("reconcile_failed", job=str(key), status=error.status, reason=str(error), again_in=pause)
             except Exception:
                 # A fault of ours in one job must not end the others' controller; it is logged whole and tried again.
+                self._metrics.failures.inc()
                 pause = self._queue.add_failed(key)
                 _log.exception("reconcile_broke", job=str(key), again_in=pause)
             finally:
@@ -136,32 +155,49 @@ class Operator:
         known = self._look_up(key, raw)
         record = self.store.get(key)
         assert record is not None
-        launcher = ClusterLauncher(self._api, known.job, known.uid, record.attempt, self._gangs, self._pod_settings)
+        launcher = ClusterLauncher(self._api, known.job, known.uid, record.attempt, self.gangs, self._pod_settings)
         reconciler = Reconciler(key, _planned(known.job, record, self._clock()), launcher, self.store, self._clock)
         done = await reconciler.once()
+        self._count(done)
         if not done.after.start_seconds and done.after.attempt:
             self.store.update(key, lambda now: replace(now, start_seconds=self._clock()))
         if done.decided.again_in_seconds is not None:
             self._queue.add_after(key, done.decided.again_in_seconds)
-        await self._show(key, raw, known, done)
+        gang = self._gang(key, done)
+        self._tell(raw, known, gang.cause)
+        await self._show(key, raw, known, gang)
+
+    def _count(self, done: Pass) -> None:
+        self._metrics.attempts.inc(sum(isinstance(action, StartAttempt) for action in done.decided.actions))
+        self._metrics.restarts.inc(max(done.after.restarts - done.before.restarts, 0))
+
+    def _tell(self, raw: Raw, known: _Known, cause: Cause | None) -> None:
+        record = self.store.get(JobKey(namespace_of(raw), name_of(raw)))
+        assert record is not None
+        now = Moment(record, cause)
+        for note in notes_between(known.told, now):
+            self._recorder.tell(raw, note)
+        known.told = now
 
     def _look_up(self, key: JobKey, raw: Raw) -> _Known:
         known = self._known.get(key)
         uid, generation = uid_of(raw), int(raw["metadata"]["generation"])
         if known is None or known.uid != uid:
-            known = _Known(uid, generation, DiffusionJob.from_raw(raw))
+            job = DiffusionJob.from_raw(raw)
+            record = record_of(raw, job)
+            known = _Known(uid, generation, job, Moment(record))
             self.store.remove(key)
-            self.store.put(record_of(raw, known.job))
+            self.store.put(record)
         elif known.generation != generation:
             known.generation, known.job = generation, DiffusionJob.from_raw(raw)
         self._known[key] = known
         return known
 
-    async def _show(self, key: JobKey, raw: Raw, known: _Known, done: Pass) -> None:
+    async def _show(self, key: JobKey, raw: Raw, known: _Known, gang: Gang) -> None:
         record = self.store.get(key)
         assert record is not None
         before = raw.get("status") or {}
-        after = status_of(record, raw, self._gang(known, record, done.decided), self._clock())
+        after = status_of(record, raw, gang, self._clock())
         patch = merge_patch(before, after)
         if not patch:
             return
@@ -171,19 +207,19 @@ class Operator:
             return
         written = await self._api.patch(DIFFUSION_JOBS, key.namespace, key.name, {"status": patch}, "status")
         known.status_at = time.monotonic()
+        self._metrics.status_writes.inc()
         self._jobs.put(written)
 
     def _status_seconds(self) -> float:
         return max(STATUS_SECONDS, len(self._known) / STATUS_WRITES_PER_SECOND)
 
-    def _gang(self, known: _Known, record: JobRecord, decided: Plan) -> Gang:
+    def _gang(self, key: JobKey, done: Pass) -> Gang:
         """The present attempt's pods; why it waits or how it ended is the plan's word or theirs."""
-        namespace, name = record.key.namespace, record.key.name
-        cause = Cause(decided.reason, decided.message) if decided.reason else None
-        for child in self._gangs.jobs.labelled(namespace, name):
-            if label_of(child, "thinwire.dev/attempt") != str(record.attempt):
+        cause = Cause(done.decided.reason, done.decided.message) if done.decided.reason else None
+        for child in self.gangs.jobs.labelled(key.namespace, key.name):
+            if label_of(child, ATTEMPT_LABEL) != str(done.after.attempt):
                 continue
-            pods = [one for one in self._gangs.pods.labelled(namespace, name) if _owned_by(one, child)]
+            pods = self.gangs.pods_of(child)
             if cause is None:
                 failed = condition_of(child, "Failed") or condition_of(child, "FailureTarget")
                 cause = ended_by(child, pods) if failed else waits_for(pods)
@@ -204,6 +240,7 @@ class Operator:
         """A report came in: what changes the plan is acted on at once, figures are shown when they are due."""
         if before is None or before.heard is after.heard:
             return
+        self._metrics.heard(before, after)
         if _weighs(before) != _weighs(after):
             self._queue.add(after.key)
         else:
@@ -213,10 +250,6 @@ class Operator:
 def _weighs(record: JobRecord) -> tuple[object, ...]:
     heard = record.heard
     return heard.attempt, heard.steps_reported > 0, heard.finished, heard.prompts_done, len(record.retunes)
-
-
-def _owned_by(pod: Raw, job: Raw) -> bool:
-    return any(owner["uid"] == uid_of(job) for owner in pod["metadata"].get("ownerReferences") or ())
 
 
 def _planned(job: DiffusionJob, record: JobRecord, now_seconds: float) -> Job:

@@ -7,6 +7,7 @@ with every one in a row, and `forget` sets it back. All from one event loop.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import Generic, TypeVar
 
@@ -21,7 +22,8 @@ class WorkQueue(Generic[Key]):
 
     def __init__(self) -> None:
         self._line: deque[Key] = deque()
-        self._waiting: set[Key] = set()
+        self._waiting: dict[Key, float] = {}
+        self._waited: dict[Key, float] = {}
         self._in_hand: set[Key] = set()
         self._again: set[Key] = set()
         self._failures: dict[Key, int] = {}
@@ -36,7 +38,7 @@ class WorkQueue(Generic[Key]):
         if key in self._in_hand:
             self._again.add(key)
         elif key not in self._waiting:
-            self._waiting.add(key)
+            self._waiting[key] = time.monotonic()
             self._line.append(key)
             self._filled.set()
 
@@ -69,16 +71,21 @@ class WorkQueue(Generic[Key]):
             self._filled.clear()
             await self._filled.wait()
         key = self._line.popleft()
-        self._waiting.discard(key)
+        self._waited[key] = time.monotonic() - self._waiting.pop(key)
         self._in_hand.add(key)
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
         return key
 
+    def waited_seconds(self, key: Key) -> float:
+        """How long a key in hand had been in line."""
+        return self._waited[key]
+
     def done(self, key: Key) -> None:
         """Let go of a key; what was added meanwhile joins the line."""
         self._in_hand.discard(key)
+        self._waited.pop(key, None)
         if key in self._again:
             self._again.discard(key)
             self.add(key)

@@ -10,15 +10,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
-import structlog
 
 from thinwire.controller.peers import host_of
 from thinwire.controller.security.access import Access
 from thinwire.controller.security.refusals import Refusals, RefusedError
 from thinwire.proto.thinwire.v1alpha1 import status_pb2, telemetry_pb2
 from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import ReportRequest
-
-_log = structlog.get_logger(__name__)
 
 _STATUS = status_pb2.DESCRIPTOR.services_by_name["StatusService"].full_name
 _REPORT = f"/{telemetry_pb2.DESCRIPTOR.services_by_name['TelemetryService'].full_name}/Report"
@@ -114,8 +111,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
             await self._refuse(error, context, verb)
 
     async def _refuse(self, error: RefusedError, context: Context, what: str) -> None:
-        self._refusals.add(error.reason)
-        _log.warning("call_refused", what=what, peer=context.peer(), reason=error.reason, message=str(error))
+        self._refusals.add(error.reason, what=what, peer=context.peer(), message=str(error))
         await context.abort(error.code, str(error))
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import torch
 
 from thinwire.compression import Basis, Calibration, Exchange, Place, Role, StreamId
+from thinwire.runtime.exchange.floors import ATTENTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,10 @@ class Bases:
     made: dict[tuple[Place, int], Basis] = field(default_factory=dict)
     """By (layer, role) and place in the Ulysses group: streams of one kind share a basis."""
 
-    def of(self, stream: StreamId) -> Basis:
-        """Return the basis of a stream's heads."""
+    def of(self, stream: StreamId) -> Basis | None:
+        """Return the basis of a stream's heads; None for what is not attention's, which no calibration knows."""
+        if stream.exchange not in ATTENTION:
+            return None
         holder = {
             Exchange.ULYSSES_INPUT: stream.destination,
             Exchange.ULYSSES_OUTPUT: stream.source,

@@ -1,11 +1,15 @@
 """The end of a step: one small collective, and then every rank knows the same and goes on alike.
 
 Rank 0 polls for a directive before it; all take the same one. Nothing here waits for anything but the ranks themselves.
+Under PipeFusion even that would stand still: stages are never in the same step. There a rank takes the agreement of the
+step before (`lag` 1), which is long there, and what follows from a step holds from the one after the next on.
 """
 
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy
 import structlog
@@ -15,17 +19,18 @@ import torch.distributed as dist
 from thinwire.compression import Exchange
 from thinwire.runtime.exchange.control import Change, ExchangeState, Policy, StepOutcome, decide, next_prompt
 from thinwire.runtime.exchange.meter import Operation, StepMeter
-from thinwire.runtime.exchange.moment import Moment
-from thinwire.runtime.exchange.report import RankReport, StepTotals, count_mismatches
-from thinwire.runtime.exchange.streams import Streams
+from thinwire.runtime.exchange.moment import Moment, Stamp
+from thinwire.runtime.exchange.report import RankReport, StepTotals, count_mismatches, transfers_of
+from thinwire.runtime.exchange.streams import Audiences, Streams
 from thinwire.runtime.exchange.windows import Groups, windows_of
 from thinwire.runtime.facts import Directive, Retune, StepFacts, StepHooks
 from thinwire.runtime.parallel import LinkClass, World
 
-CHECKSUM_EVERY_STEPS = 8
 _EXCHANGES = {
     Operation.RING: (Exchange.RING,),
     Operation.ULYSSES: (Exchange.ULYSSES_INPUT, Exchange.ULYSSES_OUTPUT),
+    Operation.GUIDANCE: (Exchange.GUIDANCE,),
+    Operation.PIPEFUSION: (Exchange.PIPEFUSION,),
 }
 
 log = structlog.get_logger(__name__)
@@ -46,6 +51,21 @@ class Counters:
     """Largest of the ranks, in the last step."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Agreement:
+    """A step that this rank has ended, while the others' word about it is under way."""
+
+    prompt: str
+    stamp: Stamp
+    report: RankReport
+    everybody: torch.Tensor
+    work: Any
+
+
+_UNKNOWN = StepOutcome(max_relative_error=0.0, frames_refused=0, base_mismatches=0, directive=None)
+"""Of a step that nobody has spoken of yet."""
+
+
 @dataclass(slots=True)
 class StepBoundary:
     """Ends every step of a run whose exchange is ours."""
@@ -57,11 +77,15 @@ class StepBoundary:
     moment: Moment
     meter: StepMeter
     groups: Groups
-    ring_ranks: tuple[int, ...]
+    audiences: Audiences
+    most_transfers: int
+    """Of one rank in a step."""
     hooks: StepHooks
     adaptive: bool
     """Whether rank 0 listens for directives."""
+    lag: int = 0
     prompt: str = ""
+    pending: deque[_Agreement] = field(default_factory=deque)
     counters: Counters = field(default_factory=Counters)
 
     def begin_prompt(self, prompt: str, first_job_step: int) -> None:
@@ -72,8 +96,21 @@ class StepBoundary:
         self._enter(first_job_step, 0)
 
     def end_step(self) -> None:
-        """Agree with all ranks on what the step was and what the next one is to be; tell rank 0's hooks."""
-        reports = self._exchange_reports(self._report())
+        """Agree with all ranks on what a step was and what the next one is to be; tell rank 0's hooks."""
+        self.pending.append(self._speak())
+        if len(self.pending) > self.lag:
+            self._conclude(self.pending.popleft())
+        else:
+            self.state = decide(self.state, _UNKNOWN, self.policy, self.moment.step + 1).state
+        self._enter(self.moment.job_step + 1, self.moment.step + 1)
+
+    def end_prompt(self) -> None:
+        """Hear what is still to be said of a prompt's last steps."""
+        while self.pending:
+            self._conclude(self.pending.popleft())
+
+    def _conclude(self, agreement: _Agreement) -> None:
+        reports = self._heard(agreement)
         refused = sum(int(report.totals.frames_refused) for report in reports)
         outcome = StepOutcome(
             max_relative_error=max(report.totals.max_relative_error for report in reports),
@@ -83,26 +120,22 @@ class StepBoundary:
             directive=reports[0].directive,
         )
         decision = decide(self.state, outcome, self.policy, self.moment.step + 1)
-        self._count(reports, outcome, forced=decision.forced_key_frame)
+        self._count(agreement.stamp, reports, outcome, forced=decision.forced_key_frame)
         if self.world.rank == 0:
-            self.hooks.on_step(self._facts(reports, outcome, decision.changes, decision.state.epoch))
+            self.hooks.on_step(self._facts(agreement, reports, outcome, decision.changes, decision.state.epoch))
         self.state = decision.state
         self._drop_bases_of_uncoded()
-        self._enter(self.moment.job_step + 1, self.moment.step + 1)
 
     def _enter(self, job_step: int, step: int) -> None:
-        moment = self.moment
-        moment.job_step, moment.step, moment.branch = job_step, step, -1
-        moment.epoch, moment.key_frame = self.state.epoch, self.state.key_frame
-        moment.rungs = self.state.rungs(self.policy.table)
+        rungs = self.state.rungs(self.policy.table)
+        self.moment.enter(Stamp(job_step, step, self.state.epoch, self.state.key_frame, rungs))
         self.meter.start()
-        moment.step_started = time.perf_counter()
+        self.moment.step_started = time.perf_counter()
 
     def _report(self) -> RankReport:
         meter, size = self.meter, self.world.size
         seconds = time.perf_counter() - self.moment.step_started
-        checks = (self.moment.step + 1) % CHECKSUM_EVERY_STEPS == 0
-        sent, heard = self.streams.checksums(size, self.ring_ranks) if checks else ([0] * size, [0] * size)
+        sent, heard = self.streams.noted_checksums(size, self.audiences)
         return RankReport(
             totals=StepTotals.measured(meter, seconds, self.streams.base_bytes),
             directive=self._newest_directive(),
@@ -110,7 +143,7 @@ class StepBoundary:
             heard_checksums=heard,
             encode_seconds=[meter.encode_seconds[operation] for operation in Operation],
             decode_seconds=[meter.decode_seconds[operation] for operation in Operation],
-            durations=[sample.seconds for sample in meter.samples],
+            transfers=transfers_of(meter.samples),
         )
 
     def _newest_directive(self) -> Directive | None:
@@ -119,17 +152,22 @@ class StepBoundary:
             return None
         return self.hooks.newest_directive()
 
-    def _exchange_reports(self, report: RankReport) -> list[RankReport]:
-        own = torch.from_numpy(report.to_vector())
+    def _speak(self) -> _Agreement:
+        report = self._report()
+        own = torch.from_numpy(report.to_vector(self.most_transfers))
         everybody = torch.empty(self.world.size * own.numel(), dtype=torch.float64)
-        dist.all_gather_single(everybody, own, group=self.world.control)
-        vectors = everybody.view(self.world.size, -1).numpy()
+        work = dist.all_gather_single(everybody, own, group=self.world.control, async_op=True)
+        return _Agreement(self.prompt, self.moment.stamp, report, everybody, work)
+
+    def _heard(self, agreement: _Agreement) -> list[RankReport]:
+        agreement.work.wait()
+        vectors = agreement.everybody.view(self.world.size, -1).numpy()
         reports = [RankReport.from_vector(vector, self.world.size) for vector in vectors]
-        if self.world.rank == 0 and report.directive is not None:
-            reports[0] = report
+        if self.world.rank == 0 and agreement.report.directive is not None:
+            reports[0] = agreement.report
         return reports
 
-    def _count(self, reports: list[RankReport], outcome: StepOutcome, *, forced: bool) -> None:
+    def _count(self, stamp: Stamp, reports: list[RankReport], outcome: StepOutcome, *, forced: bool) -> None:
         counters = self.counters
         counters.sent_bytes += sum(int(report.totals.sent_bytes) for report in reports)
         counters.uncompressed_bytes += sum(int(report.totals.uncompressed_bytes) for report in reports)
@@ -142,7 +180,7 @@ class StepBoundary:
         if forced:
             log.warning(
                 "exchange.key_frame_forced",
-                job_step=self.moment.job_step,
+                job_step=stamp.job_step,
                 max_relative_error=outcome.max_relative_error,
                 frames_refused=outcome.frames_refused,
                 base_mismatches=outcome.base_mismatches,
@@ -155,20 +193,25 @@ class StepBoundary:
                 self.streams.drop(_EXCHANGES[operation])
 
     def _facts(
-        self, reports: list[RankReport], outcome: StepOutcome, changes: tuple[Change, ...], epoch: int
+        self,
+        agreement: _Agreement,
+        reports: list[RankReport],
+        outcome: StepOutcome,
+        changes: tuple[Change, ...],
+        epoch: int,
     ) -> StepFacts:
-        moment, counters = self.moment, self.counters
+        stamp, counters, table = agreement.stamp, self.counters, self.policy.table
         return StepFacts(
-            job_step=moment.job_step,
-            prompt=self.prompt,
-            step=moment.step,
+            job_step=stamp.job_step,
+            prompt=agreement.prompt,
+            step=stamp.step,
             step_seconds=max(report.totals.step_seconds for report in reports),
             compute_seconds=max(report.totals.compute_seconds for report in reports),
             max_relative_error=outcome.max_relative_error,
-            epoch=moment.epoch,
-            rates=self.rates(),
-            key_frame=moment.key_frame and any(rung is not None for rung in moment.rungs.values()),
-            windows=windows_of(self.meter.samples, reports, self.groups),
+            epoch=stamp.epoch,
+            rates={str(link): table.millibits(rung) for link, rung in stamp.rungs.items()},
+            key_frame=stamp.key_frame and any(rung is not None for rung in stamp.rungs.values()),
+            windows=windows_of(reports, self.groups),
             bytes_sent=counters.sent_bytes,
             bytes_uncompressed=counters.uncompressed_bytes,
             bytes_uncompressed_fp16=2 * counters.values,
@@ -179,9 +222,9 @@ class StepBoundary:
             base_memory_bytes=counters.base_bytes,
             retunes=tuple(
                 Retune(
-                    job_step=moment.job_step + 1,
+                    job_step=self.moment.job_step + 1,
                     prompt=self.prompt,
-                    step=moment.step + 1,
+                    step=self.moment.step + 1,
                     epoch=epoch,
                     link_class=change.link_class,
                     from_millibits=change.from_millibits,
@@ -198,15 +241,13 @@ class StepBoundary:
         return {str(link): table.millibits(rung) for link, rung in self.state.rungs(table).items()}
 
 
-def groups_of(world: World, ring: tuple[int, ...] | None, ulysses: tuple[int, ...] | None) -> Groups:
-    """Return every rank's groups. Collective: each rank brings the ranks of its own."""
+def groups_of(world: World, own: Mapping[Operation, tuple[int, ...]]) -> Groups:
+    """Return every rank's groups. Collective: each rank brings the ranks of its own, for the same operations."""
     groups: dict[Operation, list[tuple[LinkClass, tuple[int, ...]]]] = {}
-    for operation, own in ((Operation.RING, ring), (Operation.ULYSSES, ulysses)):
-        if own is None:
-            continue
-        mine = torch.from_numpy(numpy.array(own, dtype=numpy.int64))
-        everybody = torch.empty(world.size * len(own), dtype=torch.int64)
+    for operation, ranks in own.items():
+        mine = torch.from_numpy(numpy.array(ranks, dtype=numpy.int64))
+        everybody = torch.empty(world.size * len(ranks), dtype=torch.int64)
         dist.all_gather_single(everybody, mine, group=world.control)
         members = sorted({tuple(int(rank) for rank in row) for row in everybody.view(world.size, -1)})
-        groups[operation] = [(world.link_class(list(ranks)), ranks) for ranks in members]
+        groups[operation] = [(world.link_class(list(group)), group) for group in members]
     return groups

@@ -7,21 +7,27 @@ from thinwire.runtime.parallel import LinkClass
 
 
 class Operation(StrEnum):
-    """The two collectives."""
+    """What carries tensors between ranks."""
 
     RING = "ring.all_gather"
     ULYSSES = "ulysses.all_to_all"
+    GUIDANCE = "guidance.all_gather"
+    PIPEFUSION = "pipefusion.send"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One collective: what this rank sent in it, and how long it took, pacing included."""
+    """One transfer: what this rank sent in it, and how long it took, pacing included.
+
+    waited_seconds: what of it this rank stood still for; the rest was hidden behind computing.
+    """
 
     operation: Operation
     link_class: LinkClass
     sent_bytes: int
     values: int
     seconds: float
+    waited_seconds: float
 
 
 @dataclass(slots=True)
@@ -59,6 +65,6 @@ class StepMeter:
 
     @property
     def exchange_seconds(self) -> float:
-        """Collectives and codec together."""
-        collectives = sum(sample.seconds for sample in self.samples)
-        return collectives + sum(self.encode_seconds.values()) + sum(self.decode_seconds.values())
+        """What the step stood still for: transfers that nothing hid, and the codec."""
+        transfers = sum(sample.waited_seconds for sample in self.samples)
+        return transfers + sum(self.encode_seconds.values()) + sum(self.decode_seconds.values())

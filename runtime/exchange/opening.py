@@ -13,6 +13,7 @@ from thinwire.compression import (
     LADDER,
     BaseFormat,
     Calibration,
+    Exchange,
     Kernel,
     Rung,
     RungCost,
@@ -25,7 +26,8 @@ from thinwire.runtime.exchange import paced_upstream, seams
 from thinwire.runtime.exchange.bases import Bases
 from thinwire.runtime.exchange.boundary import StepBoundary, groups_of
 from thinwire.runtime.exchange.control import ExchangeState, Policy
-from thinwire.runtime.exchange.meter import StepMeter
+from thinwire.runtime.exchange.floors import ATTENTION
+from thinwire.runtime.exchange.meter import Operation, StepMeter
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.exchange.pacing import Pacer
 from thinwire.runtime.exchange.parcels import Parcels
@@ -35,10 +37,12 @@ from thinwire.runtime.exchange.traffic import Traffic
 from thinwire.runtime.exchange.untouched import UntouchedSteps
 from thinwire.runtime.exchange.wire import Wire
 from thinwire.runtime.facts import RungFacts, StepHooks
-from thinwire.runtime.memory import MEBIBYTE, layer_base_bytes, plan_bases
+from thinwire.runtime.memory import MEBIBYTE, base_bytes, plan_bases
 from thinwire.runtime.parallel import World
 from thinwire.runtime.steps import follow
 
+_GATHERS = {Operation.RING: Exchange.RING, Operation.GUIDANCE: Exchange.GUIDANCE}
+"""Operations that give one frame to a whole group."""
 _TIMED = (TRANSFORMS[0], TRANSFORMS[len(TRANSFORMS) // 2], TRANSFORMS[-1])
 
 log = structlog.get_logger(__name__)
@@ -109,7 +113,12 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
     traffic, dtype = setting.traffic, setting.dtype
     order = compression.predictor_order
     budget_bytes = compression.base_memory_mebibytes * MEBIBYTE
-    bases = plan_bases(layer_base_bytes(traffic, dtype, order, kernel), traffic.layers, budget_bytes)
+    bases = plan_bases(
+        base_bytes(traffic.attention_flows, dtype, order, kernel),
+        traffic.layers,
+        budget_bytes,
+        base_bytes(traffic.other_flows, dtype, order, kernel),
+    )
     calibrated = _bases_of(setting)
     plan = CodecPlan(kernel, order, bases.base_format, bases.raw_layers, bases=calibrated)
     sensitivities = None if setting.calibration is None else setting.calibration.sensitivities
@@ -145,8 +154,8 @@ def _bases_of(setting: Setting) -> Bases | None:
     if setting.calibration is None:
         return None
     world = setting.world
-    ulysses = seams.ulysses_neighbours(world).ranks if world.degrees.ulysses > 1 else (world.rank,)
-    return Bases(setting.calibration, world.rank, ulysses, world.device)
+    ulysses = seams.neighbours_of(world).get(Operation.ULYSSES)
+    return Bases(setting.calibration, world.rank, ulysses.ranks if ulysses else (world.rank,), world.device)
 
 
 def agree_on_kernel(world: World) -> Kernel:
@@ -171,8 +180,7 @@ def agree_on_kernel(world: World) -> Kernel:
 
 def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, adaptive: bool) -> StepBoundary:
     world = setting.world
-    ring = seams.ring_neighbours(world).ranks if world.degrees.ring > 1 else None
-    ulysses = seams.ulysses_neighbours(world).ranks if world.degrees.ulysses > 1 else None
+    own = {operation: neighbours.ranks for operation, neighbours in seams.neighbours_of(world).items()}
     return StepBoundary(
         world=world,
         policy=policy,
@@ -180,8 +188,9 @@ def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, a
         streams=Streams(plan, world.device),
         moment=Moment(),
         meter=StepMeter(),
-        groups=groups_of(world, ring, ulysses),
-        ring_ranks=ring or (),
+        groups=groups_of(world, own),
+        audiences={_GATHERS[operation]: ranks for operation, ranks in own.items() if operation in _GATHERS},
+        most_transfers=setting.traffic.transfers_per_step,
         hooks=setting.hooks,
         adaptive=adaptive,
     )
@@ -194,11 +203,11 @@ def _measure(traffic: Traffic, dtype: torch.dtype, kernel: Kernel, bases: Bases 
     flow = max(traffic.flows, key=lambda flow: flow.values)
     ladder: tuple[Rung, ...] = LADDER
     basis = None
-    if bases is not None:
+    if bases is not None and flow.exchange in ATTENTION:
         basis = bases.example(flow.role)
         ladder = (*LADDER, *_TIMED)
     costs = list(measure_ladder(kernel, flow.rows, flow.channels, dtype, ladder=ladder, basis=basis))
-    return costs if bases is None else [*costs, *_between(costs)]
+    return costs if basis is None else [*costs, *_between(costs)]
 
 
 def _between(costs: list[RungCost]) -> list[RungCost]:

@@ -11,19 +11,22 @@ from typing import Any
 import torch
 
 from thinwire.runtime.exchange.meter import Operation
-from thinwire.runtime.exchange.seams import Seams, open_seams, ring_neighbours, ulysses_neighbours
+from thinwire.runtime.exchange.seams import Seams, guidance_coordinator, neighbours_of, open_seams
 from thinwire.runtime.exchange.wire import Neighbours, Wire
 from thinwire.runtime.parallel import World
 
 
 def install(world: World, wire: Wire) -> Seams:
     """Put the pace around upstream's collectives, for the dimensions that are split."""
-    seams = open_seams()
+    seams, neighbours = open_seams(), neighbours_of(world)
     if world.degrees.ring > 1:
-        seams.put("ring_attn", _paced_ring(seams.usp.ring_attn, ring_neighbours(world), wire))
+        seams.put("ring_attn", _paced_ring(seams.usp.ring_attn, neighbours[Operation.RING], wire))
     if world.degrees.ulysses > 1:
         all_to_all = seams.usp.__dict__["_sdpa_all_to_all_single"]
-        seams.put("_sdpa_all_to_all_single", _paced_all_to_all(all_to_all, ulysses_neighbours(world), wire))
+        seams.put("_sdpa_all_to_all_single", _paced_all_to_all(all_to_all, neighbours[Operation.ULYSSES], wire))
+    if world.degrees.cfg > 1:
+        group = guidance_coordinator()
+        seams.put_over(group, "all_gather", _paced_all_gather(group.all_gather, neighbours[Operation.GUIDANCE], wire))
     return seams
 
 
@@ -51,3 +54,15 @@ def _paced_all_to_all(all_to_all: Callable[[torch.Tensor], torch.Tensor], neighb
         return out
 
     return all_to_all_over_link
+
+
+def _paced_all_gather(all_gather: Callable[..., Any], neighbours: Neighbours, wire: Wire) -> Any:
+    def all_gather_over_link(input_: torch.Tensor, *arguments: Any, **options: Any) -> Any:
+        started = wire.clock()
+        out = all_gather(input_, *arguments, **options)
+        peers = neighbours.size - 1
+        wire.note(Operation.GUIDANCE, neighbours, started, input_.nbytes * peers, input_.numel() * peers)
+        wire.meter.uncompressed_bytes += input_.nbytes * peers
+        return out
+
+    return all_gather_over_link

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import structlog
 import torch
 
-from thinwire.compression import FrameError, Role, Rung, StreamId, frame_bytes
+from thinwire.compression import Exchange, FrameError, Role, Rung, StreamId, frame_bytes
+from thinwire.runtime.exchange.floors import ATTENTION, at_least_floor
 from thinwire.runtime.exchange.meter import Operation, StepMeter
-from thinwire.runtime.exchange.moment import Moment
+from thinwire.runtime.exchange.moment import Moment, Stamp
 from thinwire.runtime.exchange.rates import Allocations
 from thinwire.runtime.exchange.streams import Shape, Streams
 from thinwire.runtime.exchange.wire import Wire
@@ -22,6 +23,19 @@ _ALIGNMENT_BYTES = 8
 Rungs = tuple[Rung, ...] | None
 """One for each tensor of a parcel; None for an exchange without codec."""
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What is in a parcel, as both of its ends know without telling each other.
+
+    shapes: rows and channels of each tensor. stamp: of the step that the parcel was packed in.
+    """
+
+    shapes: tuple[Shape, ...]
+    dtype: torch.dtype
+    rungs: Rungs
+    stamp: Stamp
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,23 +58,37 @@ class Parcels:
     """What a rung stands for in each (layer, role), where that differs."""
     layouts: dict[tuple[tuple[Shape, ...], torch.dtype, Rungs], Layout] = field(default_factory=dict)
 
-    def rungs(self, link_class: LinkClass, roles: Sequence[Role]) -> Rungs:
-        """Return what codes each role of the current layer over these links; None for an exchange without codec."""
-        if self.moment.layer in self.streams.plan.raw_layers:
+    def contents(
+        self,
+        exchange: Exchange,
+        link_class: LinkClass,
+        roles: Sequence[Role],
+        shapes: tuple[Shape, ...],
+        dtype: torch.dtype,
+        stamp: Stamp | None = None,
+    ) -> Contents:
+        """Return what a parcel of one tensor per role holds over these links; stamp: of this step unless given."""
+        stamp = stamp or self.moment.stamp
+        return Contents(shapes, dtype, self._rungs(exchange, stamp, link_class, roles), stamp)
+
+    def _rungs(self, exchange: Exchange, stamp: Stamp, link_class: LinkClass, roles: Sequence[Role]) -> Rungs:
+        plan = self.streams.plan
+        if exchange in ATTENTION and self.moment.layer in plan.raw_layers:
             return None
-        rung = self.moment.rungs[link_class]
+        rung = stamp.rungs[link_class]
         if rung is None:
             return None
-        if self.moment.key_frame:
-            return (self.streams.plan.key_rung(rung),) * len(roles)
+        if stamp.key_frame:
+            return (at_least_floor(exchange, plan.key_rung(rung)),) * len(roles)
         allocated = self.allocations.get((link_class, rung.name), {})
-        return tuple(allocated.get((self.moment.layer, role), rung) for role in roles)
+        return tuple(at_least_floor(exchange, allocated.get((self.moment.layer, role), rung)) for role in roles)
 
-    def layout(self, shapes: tuple[Shape, ...], dtype: torch.dtype, rungs: Rungs) -> Layout:
-        """Return the layout of a parcel of tensors of these shapes, the same on both ends."""
-        layout = self.layouts.get((shapes, dtype, rungs))
+    def layout(self, contents: Contents) -> Layout:
+        """Return the layout of a parcel, the same on both ends."""
+        key = (contents.shapes, contents.dtype, contents.rungs)
+        layout = self.layouts.get(key)
         if layout is None:
-            layout = self.layouts[shapes, dtype, rungs] = _lay_out(shapes, dtype, rungs)
+            layout = self.layouts[key] = _lay_out(*key)
         return layout
 
     def pack(
@@ -68,67 +96,61 @@ class Parcels:
         parcel: torch.Tensor,
         streams: Sequence[StreamId],
         tensors_RC: Sequence[torch.Tensor],
-        shapes: tuple[Shape, ...],
-        rungs: Rungs,
+        contents: Contents,
         operation: Operation,
     ) -> None:
-        """Write contiguous tensors of these shapes (rows, channels) into `parcel` ([n] uint8), in order."""
+        """Write contiguous tensors (rows, channels) into `parcel` ([n] uint8), in order."""
         started = self.wire.clock()
-        moment, dtype = self.moment, tensors_RC[0].dtype
-        layout = self.layout(shapes, dtype, rungs)
-        if rungs is None:
-            for shape, place, rows_RC in zip(shapes, layout.slices, tensors_RC, strict=True):
+        slices, stamp, dtype = self.layout(contents).slices, contents.stamp, contents.dtype
+        if contents.rungs is None:
+            for shape, place, rows_RC in zip(contents.shapes, slices, tensors_RC, strict=True):
                 parcel[place].view(dtype).view(shape).copy_(rows_RC)
             return
-        for stream, shape, place, rows_RC, rung in zip(streams, shapes, layout.slices, tensors_RC, rungs, strict=True):
-            encoded = self.streams.encoder(stream, shape, dtype).encode(
+        for stream, shape, place, rows_RC, rung in zip(
+            streams, contents.shapes, slices, tensors_RC, contents.rungs, strict=True
+        ):
+            encoder = self.streams.encoder(stream, shape, dtype)
+            encoded = encoder.encode(
                 rows_RC,
                 rung=rung,
-                epoch=moment.epoch,
-                step=moment.job_step,
-                key_frame=moment.key_frame,
+                epoch=stamp.epoch,
+                step=stamp.job_step,
+                key_frame=stamp.key_frame,
                 out=parcel[place],
             )
             self.meter.max_relative_error = max(self.meter.max_relative_error, encoded.relative_error)
+            if stamp.checks:
+                self.streams.note_sent(stream, encoder)
         self.meter.encode_seconds[operation] += self.wire.clock() - started
 
     def unpack(
-        self,
-        parcel: torch.Tensor,
-        streams: Sequence[StreamId],
-        shapes: tuple[Shape, ...],
-        dtype: torch.dtype,
-        rungs: Rungs,
-        operation: Operation,
+        self, parcel: torch.Tensor, streams: Sequence[StreamId], contents: Contents, operation: Operation
     ) -> list[torch.Tensor]:
-        """Read the tensors of these streams and shapes out of `parcel` ([n] uint8), in order."""
-        layout = self.layout(shapes, dtype, rungs)
-        if rungs is None:
-            return [parcel[place].view(dtype).view(shape) for shape, place in zip(shapes, layout.slices, strict=True)]
+        """Read the tensors of these streams out of `parcel` ([n] uint8), in order."""
+        slices, dtype = self.layout(contents).slices, contents.dtype
+        if contents.rungs is None:
+            return [parcel[place].view(dtype).view(shape) for shape, place in zip(contents.shapes, slices, strict=True)]
         started = self.wire.clock()
         read = [
-            self._decode(stream, shape, dtype, rung, parcel[place])
-            for stream, shape, place, rung in zip(streams, shapes, layout.slices, rungs, strict=True)
+            self._decode(stream, shape, dtype, rung, contents.stamp, parcel[place])
+            for stream, shape, place, rung in zip(streams, contents.shapes, slices, contents.rungs, strict=True)
         ]
         self.meter.decode_seconds[operation] += self.wire.clock() - started
         return read
 
     def _decode(
-        self, stream: StreamId, shape: Shape, dtype: torch.dtype, rung: Rung, frame: torch.Tensor
+        self, stream: StreamId, shape: Shape, dtype: torch.dtype, rung: Rung, stamp: Stamp, frame: torch.Tensor
     ) -> torch.Tensor:
-        decoder, moment = self.streams.decoder(stream, shape, dtype), self.moment
+        decoder = self.streams.decoder(stream, shape, dtype)
         try:
-            return decoder.decode(
-                frame,
-                rung=rung,
-                epoch=moment.epoch,
-                step=moment.job_step,
-                key_frame=moment.key_frame,
-            )
+            read = decoder.decode(frame, rung=rung, epoch=stamp.epoch, step=stamp.job_step, key_frame=stamp.key_frame)
         except FrameError as error:
             self.meter.frames_refused += 1
-            log.warning("exchange.frame_refused", stream=str(stream), job_step=moment.job_step, reason=str(error))
-            return decoder.prediction()
+            log.warning("exchange.frame_refused", stream=str(stream), job_step=stamp.job_step, reason=str(error))
+            read = decoder.prediction()
+        if stamp.checks:
+            self.streams.note_heard(stream, decoder)
+        return read
 
 
 def _lay_out(shapes: tuple[Shape, ...], dtype: torch.dtype, rungs: Rungs) -> Layout:

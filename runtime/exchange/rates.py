@@ -77,9 +77,9 @@ class RateTable:
 
 
 def _demands(traffic: Traffic, link_class: LinkClass, sensitivities: Mapping[Place, float]) -> Sequence[Demand]:
-    """Return every (layer, role) that travels over these links, with its values."""
+    """Return every (layer, role) of attention that travels over these links, with its values."""
     values: dict[Role, int] = {}
-    for flow in traffic.flows:
+    for flow in traffic.attention_flows:
         if flow.link_class is link_class:
             values[flow.role] = values.get(flow.role, 0) + flow.values
     return [

@@ -65,13 +65,12 @@ class RingExchange:
     def _gather(self, key_BHSD: torch.Tensor, value_BHSD: torch.Tensor) -> list[torch.Tensor]:
         batch, heads, tokens, head_dim = key_BHSD.shape
         shape, dtype, parcels = (batch * tokens, heads * head_dim), key_BHSD.dtype, self.parcels
-        shapes = (shape, shape)
-        rungs = parcels.rungs(self.neighbours.link_class, _ROLES)
+        contents = parcels.contents(Exchange.RING, self.neighbours.link_class, _ROLES, (shape, shape), dtype)
         own_RC = [tensor.transpose(1, 2).reshape(shape).contiguous() for tensor in (key_BHSD, value_BHSD)]
-        parcel_bytes = parcels.layout(shapes, dtype, rungs).parcel_bytes
+        parcel_bytes = parcels.layout(contents).parcel_bytes
         parcel = torch.empty(parcel_bytes, dtype=torch.uint8, device=key_BHSD.device)
-        parcels.pack(parcel, self._streams(self.neighbours.index), own_RC, shapes, rungs, Operation.RING)
-        received = parcels.wire.all_gather(parcel, self.neighbours, values=2 * own_RC[0].numel())
+        parcels.pack(parcel, self._streams(self.neighbours.index), own_RC, contents, Operation.RING)
+        received = parcels.wire.all_gather(parcel, self.neighbours, 2 * own_RC[0].numel())
         parcels.meter.uncompressed_bytes += 2 * own_RC[0].nbytes * (self.neighbours.size - 1)
 
         shards: list[list[torch.Tensor]] = []
@@ -79,8 +78,7 @@ class RingExchange:
             if index == self.neighbours.index:
                 shards.append(own_RC)
             else:
-                streams = self._streams(index)
-                shards.append(parcels.unpack(received[index], streams, shapes, dtype, rungs, Operation.RING))
+                shards.append(parcels.unpack(received[index], self._streams(index), contents, Operation.RING))
         return [
             torch.cat([shard[role].view(batch, tokens, heads, head_dim) for shard in shards], dim=1).transpose(1, 2)
             for role in range(len(_ROLES))

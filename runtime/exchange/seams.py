@@ -11,6 +11,8 @@ from typing import Any
 
 import torch.distributed as dist
 
+from thinwire.runtime.exchange.guidance import GuidanceExchange
+from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.exchange.parcels import Parcels
 from thinwire.runtime.exchange.ring import RingExchange
 from thinwire.runtime.exchange.ulysses import UlyssesExchange
@@ -24,27 +26,45 @@ class Seams:
 
     usp: ModuleType
     upstream: dict[str, Any] = field(default_factory=dict)
+    """Of the module, by name."""
+    coordinators: list[tuple[Any, str]] = field(default_factory=list)
+    """Groups of xfuser's with a method of ours over their own."""
 
     def put(self, name: str, replacement: Any) -> None:
         """Replace one of the module's functions."""
         self.upstream.setdefault(name, getattr(self.usp, name))
         setattr(self.usp, name, replacement)
 
+    def put_over(self, coordinator: Any, name: str, replacement: Any) -> None:
+        """Put a method in front of a group's own."""
+        setattr(coordinator, name, replacement)
+        self.coordinators.append((coordinator, name))
+
     def remove(self) -> None:
         """Give upstream its functions back."""
         for name, function in self.upstream.items():
             setattr(self.usp, name, function)
         self.upstream.clear()
+        for coordinator, name in self.coordinators:
+            delattr(coordinator, name)
+        self.coordinators.clear()
 
 
-def ring_neighbours(world: World) -> Neighbours:
-    """Return this rank's ring."""
-    return _neighbours(world, _process_groups().RING_PG)
+def neighbours_of(world: World) -> dict[Operation, Neighbours]:
+    """Return this rank's group for every dimension that is split, in the same order on every rank."""
+    found: dict[Operation, Neighbours] = {}
+    if world.degrees.ring > 1:
+        found[Operation.RING] = _neighbours(world, _process_groups().RING_PG)
+    if world.degrees.ulysses > 1:
+        found[Operation.ULYSSES] = _neighbours(world, _process_groups().ULYSSES_PG)
+    if world.degrees.cfg > 1:
+        found[Operation.GUIDANCE] = _neighbours(world, guidance_coordinator().device_group)
+    return found
 
 
-def ulysses_neighbours(world: World) -> Neighbours:
-    """Return this rank's Ulysses group."""
-    return _neighbours(world, _process_groups().ULYSSES_PG)
+def guidance_coordinator() -> Any:
+    """Return xfuser's group of the two guidance branches."""
+    return importlib.import_module("xfuser.core.distributed.parallel_state").get_cfg_group()
 
 
 def open_seams() -> Seams:
@@ -54,14 +74,17 @@ def open_seams() -> Seams:
 
 def install(world: World, parcels: Parcels) -> Seams:
     """Put the coded exchange in upstream's place, for the dimensions that are split."""
-    seams = open_seams()
+    seams, neighbours = open_seams(), neighbours_of(world)
     if world.degrees.ring > 1:
-        seams.put("ring_attn", RingExchange(ring_neighbours(world), parcels).attend)
+        seams.put("ring_attn", RingExchange(neighbours[Operation.RING], parcels).attend)
     if world.degrees.ulysses > 1:
-        ulysses = UlyssesExchange(ulysses_neighbours(world), parcels)
+        ulysses = UlyssesExchange(neighbours[Operation.ULYSSES], parcels)
         seams.put("_ft_c_input_all_to_all", ulysses.scatter_heads)
         seams.put("_combined_qkv_all_to_all", ulysses.scatter_combined)
         seams.put("_ft_c_output_all_to_all", ulysses.gather_heads)
+    if world.degrees.cfg > 1:
+        guidance = GuidanceExchange(neighbours[Operation.GUIDANCE], parcels)
+        seams.put_over(guidance_coordinator(), "all_gather", guidance.all_gather)
     return seams
 
 

@@ -3,7 +3,7 @@
 They are made at first use, with the shape that comes, and forgotten at the start of every prompt.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -25,6 +25,8 @@ from thinwire.runtime.exchange.bases import Bases
 
 Shape = tuple[int, int]
 """Rows and channels."""
+Audiences = Mapping[Exchange, tuple[int, ...]]
+"""Exchanges whose frames go to a whole group, with that group's ranks."""
 _End = TypeVar("_End", StreamEncoder, StreamDecoder)
 
 
@@ -55,6 +57,8 @@ class Streams:
     device: torch.device
     encoders: dict[tuple[StreamId, Shape], StreamEncoder] = field(default_factory=dict)
     decoders: dict[tuple[StreamId, Shape], StreamDecoder] = field(default_factory=dict)
+    noted_sent: dict[StreamId, int] = field(default_factory=dict)
+    noted_heard: dict[StreamId, int] = field(default_factory=dict)
 
     def encoder(self, stream: StreamId, shape: Shape, dtype: torch.dtype) -> StreamEncoder:
         """Return the sending end of a stream."""
@@ -86,6 +90,8 @@ class Streams:
 
     def reset(self) -> None:
         """Forget every base and history: a new prompt has nothing to do with the last."""
+        self.noted_sent.clear()
+        self.noted_heard.clear()
         for end in self._ends():
             end.reset()
 
@@ -93,23 +99,36 @@ class Streams:
         """Free the bases of exchanges that go on without codec."""
         self.encoders = {key: end for key, end in self.encoders.items() if key[0].exchange not in exchanges}
         self.decoders = {key: end for key, end in self.decoders.items() if key[0].exchange not in exchanges}
+        for noted in (self.noted_sent, self.noted_heard):
+            for stream in [stream for stream in noted if stream.exchange in exchanges]:
+                del noted[stream]
 
-    def checksums(self, world_size: int, ring_ranks: Sequence[int]) -> tuple[list[int], list[int]]:
+    def note_sent(self, stream: StreamId, encoder: StreamEncoder) -> None:
+        """Keep the checksum that this base has now, for `noted_checksums`."""
+        self.noted_sent[stream] = self.noted_sent.get(stream, 0) + encoder.checksum()
+
+    def note_heard(self, stream: StreamId, decoder: StreamDecoder) -> None:
+        """Keep the checksum that this base has now, for `noted_checksums`."""
+        self.noted_heard[stream] = self.noted_heard.get(stream, 0) + decoder.checksum()
+
+    def noted_checksums(self, world_size: int, audiences: Audiences) -> tuple[list[int], list[int]]:
+        """Return the sums of what was noted by rank, to be compared in pairs, and forget it.
+
+        Both ends note after the same frame, which one may read later than the other wrote it.
+        """
+        sums = _by_rank(self.noted_sent.items(), self.noted_heard.items(), world_size, audiences)
+        self.noted_sent.clear()
+        self.noted_heard.clear()
+        return sums
+
+    def checksums(self, world_size: int, audiences: Audiences) -> tuple[list[int], list[int]]:
         """Return one number for all bases sent to each rank and one for all heard from each, to be compared in pairs.
 
-        A ring's frame goes to every other rank of the ring. Sums of at most 2**20 CRC-32s are exact in a float64.
+        Sums of at most 2**20 CRC-32s are exact in a float64.
         """
-        sent, heard = [0] * world_size, [0] * world_size
-        for (stream, _), encoder in self.encoders.items():
-            checksum = encoder.checksum()
-            if stream.exchange is Exchange.RING:
-                for rank in ring_ranks:
-                    sent[rank] += checksum if rank != stream.source else 0
-            else:
-                sent[stream.destination] += checksum
-        for (stream, _), decoder in self.decoders.items():
-            heard[stream.source] += decoder.checksum()
-        return sent, heard
+        sent = ((stream, encoder.checksum()) for (stream, _), encoder in self.encoders.items())
+        heard = ((stream, decoder.checksum()) for (stream, _), decoder in self.decoders.items())
+        return _by_rank(sent, heard, world_size, audiences)
 
     @property
     def base_bytes(self) -> int:
@@ -119,3 +138,16 @@ class Streams:
     def _ends(self) -> Iterator[StreamEncoder | StreamDecoder]:
         yield from self.encoders.values()
         yield from self.decoders.values()
+
+
+def _by_rank(
+    sent: Iterable[tuple[StreamId, int]], heard: Iterable[tuple[StreamId, int]], world_size: int, audiences: Audiences
+) -> tuple[list[int], list[int]]:
+    """Add up checksums by the rank at the other end; a frame of an audience's exchange goes to every rank of it."""
+    to, by = [0] * world_size, [0] * world_size
+    for stream, checksum in sent:
+        for rank in audiences.get(stream.exchange, (stream.destination,)):
+            to[rank] += checksum if rank != stream.source else 0
+    for stream, checksum in heard:
+        by[stream.source] += checksum
+    return to, by

@@ -1,11 +1,12 @@
 """What one rank exchanges in one step, from shapes and degrees alone: the run is planned with it before it starts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from thinwire.compression import Exchange, Role, Rung, frame_bytes
+from thinwire.runtime.exchange.floors import ATTENTION, at_least_floor
 from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.facts import TrafficFacts
 from thinwire.runtime.families.family import AttentionShape
@@ -14,9 +15,9 @@ from thinwire.runtime.parallel import Degrees, LinkClass
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One tensor of one layer, on its way from one rank to its peers.
+    """One kind of tensor on its way from one rank to its peers, so many times in a step.
 
-    rows, channels: of what one peer gets. A ring's peers all get the same frame; a Ulysses peer gets its own.
+    rows, channels: of what one peer gets. In a gather every peer gets the same frame; a Ulysses peer gets its own.
     """
 
     exchange: Exchange
@@ -25,40 +26,62 @@ class Flow:
     rows: int
     channels: int
     peers: int
+    times: int
 
     @property
     def values(self) -> int:
-        """Values that leave this rank."""
-        return self.rows * self.channels * self.peers
+        """Values that leave this rank in a step."""
+        return self.rows * self.channels * self.peers * self.times
 
     @property
     def streams(self) -> int:
-        """Bases that this rank keeps for it: as a sender, and for every peer as a receiver."""
+        """Bases that this rank keeps for it each time: as a sender, and for every peer as a receiver."""
+        if self.exchange is Exchange.GUIDANCE:
+            return self.peers + 2  # a rank reads its own frame too
         return self.peers + (1 if self.exchange is Exchange.RING else self.peers)
+
+    def sent_bytes(self, rung: Rung, dtype: torch.dtype) -> int:
+        """Return what leaves this rank in a step when `rung` is commanded, headers and scales included."""
+        coded = at_least_floor(self.exchange, rung)
+        return self.times * self.peers * frame_bytes(coded, self.rows, self.channels, dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Every layer's flows (the layers are alike) and how many collectives carry them."""
+    """A step's flows and how many transfers carry them. Attention's flows are alike in every one of the layers."""
 
     layers: int
     flows: tuple[Flow, ...]
-    operations: dict[Operation, tuple[LinkClass, int]]
-    """Of one layer: over which links, how many."""
+    operations: Mapping[Operation, tuple[LinkClass, int]]
+    """Of one step: over which links, how many."""
 
     @property
     def values_per_step(self) -> int:
         """Values that leave this rank in a step."""
-        return self.layers * sum(flow.values for flow in self.flows)
+        return sum(flow.values for flow in self.flows)
+
+    @property
+    def transfers_per_step(self) -> int:
+        """Transfers that this rank takes part in."""
+        return sum(count for _, count in self.operations.values())
+
+    @property
+    def attention_flows(self) -> Sequence[Flow]:
+        """Those of the layers."""
+        return [flow for flow in self.flows if flow.exchange in ATTENTION]
+
+    @property
+    def other_flows(self) -> Sequence[Flow]:
+        """Those that belong to no layer."""
+        return [flow for flow in self.flows if flow.exchange not in ATTENTION]
 
     def facts(self) -> tuple[TrafficFacts, ...]:
         """Return the same by link class."""
         return tuple(
             TrafficFacts(
                 link_class=link_class,
-                values_per_step=self.layers * sum(flow.values for flow in self.flows if flow.link_class is link_class),
-                operations_per_step=self.layers
-                * sum(count for carrier, count in self.operations.values() if carrier is link_class),
+                values_per_step=sum(flow.values for flow in self.flows if flow.link_class is link_class),
+                operations_per_step=sum(count for carrier, count in self.operations.values() if carrier is link_class),
             )
             for link_class in self.link_classes
         )
@@ -73,19 +96,21 @@ class Traffic:
         """Return what travels for one value of these flows, headers and scales included; None is no codec."""
         if rung is None:
             return dtype.itemsize * 8_000
-        sent = sum(flow.peers * frame_bytes(rung, flow.rows, flow.channels, dtype) for flow in self.flows)
-        values = sum(flow.values for flow in self.flows)
-        return -(-sent * 8_000 // values) if values else rung.millibits
+        sent = sum(flow.sent_bytes(rung, dtype) for flow in self.flows)
+        return -(-sent * 8_000 // self.values_per_step) if self.flows else rung.millibits
 
 
 def plan_traffic(
-    shape: AttentionShape, degrees: Degrees, ring: LinkClass, ulysses: LinkClass, *, combines_inputs: bool
+    shape: AttentionShape, degrees: Degrees, links: Mapping[Operation, LinkClass], *, combines_inputs: bool
 ) -> Traffic:
     """Return what one rank of these degrees exchanges for attention of this shape.
 
-    Text that the sequence degree divides is sharded with the image; otherwise every rank has all of it and adds it to
-    keys and values after the exchange, so that only queries and outputs carry it.
+    links: what lies between the ranks of each operation; one that is missing is within a node. Text that the sequence
+    degree divides is sharded with the image; otherwise every rank has all of it and adds it to keys and values after
+    the exchange, so that only queries and outputs carry it.
     """
+    flows: list[Flow] = []
+    operations: dict[Operation, tuple[LinkClass, int]] = {}
     batch = shape.batch // degrees.cfg
     sharded_text = shape.text_tokens % degrees.sequence == 0
     local_image = shape.image_tokens // degrees.sequence
@@ -93,17 +118,23 @@ def plan_traffic(
     key_rows = batch * (local_image + local_text)
     query_rows = key_rows if sharded_text else batch * (local_image + shape.text_tokens)
     channels = shape.heads // degrees.ulysses * shape.head_dim
-    flows: list[Flow] = []
-    operations: dict[Operation, tuple[LinkClass, int]] = {}
     if degrees.ulysses > 1:
-        peers = degrees.ulysses - 1
+        link, peers = links.get(Operation.ULYSSES, LinkClass.INTRA_NODE), degrees.ulysses - 1
         inputs = ((Role.QUERY, query_rows), (Role.KEY, key_rows), (Role.VALUE, key_rows))
-        flows.extend(Flow(Exchange.ULYSSES_INPUT, role, ulysses, rows, channels, peers) for role, rows in inputs)
-        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, ulysses, query_rows, channels, peers))
-        operations[Operation.ULYSSES] = (ulysses, 2 if combines_inputs and sharded_text else 4)
+        flows.extend(
+            Flow(Exchange.ULYSSES_INPUT, role, link, rows, channels, peers, shape.layers) for role, rows in inputs
+        )
+        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, link, query_rows, channels, peers, shape.layers))
+        count = 2 if combines_inputs and sharded_text else 4
+        operations[Operation.ULYSSES] = (link, count * shape.layers)
     if degrees.ring > 1:
-        rows = key_rows * degrees.ulysses
+        link, rows = links.get(Operation.RING, LinkClass.INTRA_NODE), key_rows * degrees.ulysses
         roles = (Role.KEY, Role.VALUE)
-        flows.extend(Flow(Exchange.RING, role, ring, rows, channels, degrees.ring - 1) for role in roles)
-        operations[Operation.RING] = (ring, 1)
+        flows.extend(Flow(Exchange.RING, role, link, rows, channels, degrees.ring - 1, shape.layers) for role in roles)
+        operations[Operation.RING] = (link, shape.layers)
+    if degrees.cfg > 1:
+        link = links.get(Operation.GUIDANCE, LinkClass.INTRA_NODE)
+        latents = shape.latent_channels, shape.latents // degrees.sequence
+        flows.append(Flow(Exchange.GUIDANCE, Role.OUTPUT, link, *latents, degrees.cfg - 1, 1))
+        operations[Operation.GUIDANCE] = (link, 1)
     return Traffic(shape.layers, tuple(flows), operations)

@@ -74,16 +74,16 @@ class UlyssesExchange:
     ) -> list[list[torch.Tensor]]:
         """Give every peer its tensors ([B, S, H, D] each) and return what every peer gave, in rows, by rank's index."""
         me, parcels = self.neighbours.index, self.parcels
-        rungs = parcels.rungs(self.neighbours.link_class, roles)
         peers = [index for index in range(self.neighbours.size) if index != me]
         shapes = tuple(_rows_shape(tensor) for tensor in outgoing[me])
         dtype, device = outgoing[me][0].dtype, outgoing[me][0].device
-        parcel_bytes = parcels.layout(shapes, dtype, rungs).parcel_bytes
+        contents = parcels.contents(exchange, self.neighbours.link_class, roles, shapes, dtype)
+        parcel_bytes = parcels.layout(contents).parcel_bytes
         sent = torch.empty((len(peers), parcel_bytes), dtype=torch.uint8, device=device)
         for place, peer in enumerate(peers):
             streams = self._streams(exchange, roles, source=me, destination=peer)
             rows = [tensor.reshape(shape).contiguous() for tensor, shape in zip(outgoing[peer], shapes, strict=True)]
-            parcels.pack(sent[place], streams, rows, shapes, rungs, Operation.ULYSSES)
+            parcels.pack(sent[place], streams, rows, contents, Operation.ULYSSES)
         values = len(peers) * sum(rows * channels for rows, channels in shapes)
         received = parcels.wire.all_to_all(sent.view(-1), parcel_bytes, self.neighbours, values)
         parcels.meter.uncompressed_bytes += values * dtype.itemsize
@@ -96,7 +96,7 @@ class UlyssesExchange:
             place = peers.index(index)
             streams = self._streams(exchange, roles, source=index, destination=me)
             parcel = received[place * parcel_bytes : (place + 1) * parcel_bytes]
-            incoming.append(parcels.unpack(parcel, streams, shapes, dtype, rungs, Operation.ULYSSES))
+            incoming.append(parcels.unpack(parcel, streams, contents, Operation.ULYSSES))
         return incoming
 
     def _streams(self, exchange: Exchange, roles: Sequence[Role], source: int, destination: int) -> list[StreamId]:

@@ -1,4 +1,4 @@
-"""The two collectives that carry parcels: timed, paced, and counted at the process group's door.
+"""The collectives that carry parcels: timed, paced, and counted at the process group's door.
 
 Over gloo they are sends and receives between every two ranks, receives posted first. A gloo pair asks for data on the
 connection that it sends its own over: its collectives send first, so the rank that comes last asks behind its own data,
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 import torch.distributed as dist
 
+from thinwire.runtime.exchange.courier import Arrival
 from thinwire.runtime.exchange.meter import Operation, Sample, StepMeter
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.exchange.pacing import Pacer
@@ -52,7 +53,9 @@ class Wire:
     def __post_init__(self) -> None:
         self.clock = _cuda_clock if self.device.type == "cuda" else time.perf_counter
 
-    def all_gather(self, parcel: torch.Tensor, neighbours: Neighbours, values: int) -> torch.Tensor:
+    def all_gather(
+        self, parcel: torch.Tensor, neighbours: Neighbours, values: int, operation: Operation = Operation.RING
+    ) -> torch.Tensor:
         """Send a parcel ([n] uint8) of so many values to every neighbour; return [size, n] uint8, own one included."""
         received = torch.empty(neighbours.size * parcel.numel(), dtype=torch.uint8, device=self.device)
         peers = neighbours.size - 1
@@ -64,7 +67,7 @@ class Wire:
             shards[neighbours.index].copy_(parcel)
         else:
             dist.all_gather_single(received, parcel, group=neighbours.group)
-        self.note(Operation.RING, neighbours, started, parcel.nbytes * peers, values * peers)
+        self.note(operation, neighbours, started, parcel.nbytes * peers, values * peers)
         return shards
 
     def all_to_all(self, parcels: torch.Tensor, parcel_bytes: int, neighbours: Neighbours, values: int) -> torch.Tensor:
@@ -95,7 +98,28 @@ class Wire:
             self.clock()
             self.pacer.pace(started, sent_bytes, self.moment.job_step)
         seconds = self.clock() - started
-        self.meter.samples.append(Sample(operation, neighbours.link_class, sent_bytes, values, seconds))
+        self.meter.samples.append(Sample(operation, neighbours.link_class, sent_bytes, values, seconds, seconds))
+        self.meter.counted_bytes += sent_bytes
+
+    def timed(self, brought: torch.Tensor, sent_bytes: int, transfer: Callable[[], object]) -> Arrival:
+        """Run a transfer in a courier's thread, paced: it fills `brought`, and one rank sends `sent_bytes` in it."""
+        started = time.perf_counter()
+        transfer()
+        if self.pacer.emulates:
+            self.pacer.pace(started, sent_bytes, self.moment.job_step)
+        return Arrival(brought, time.perf_counter() - started)
+
+    def note_arrival(
+        self,
+        operation: Operation,
+        link_class: LinkClass,
+        arrival: Arrival,
+        waited_seconds: float,
+        sent_bytes: int,
+        values: int,
+    ) -> None:
+        """Write down a transfer that a courier carried, once the rank has asked for it."""
+        self.meter.samples.append(Sample(operation, link_class, sent_bytes, values, arrival.seconds, waited_seconds))
         self.meter.counted_bytes += sent_bytes
 
 

@@ -29,6 +29,15 @@ class AttentionShape:
     text_tokens: int
     heads: int
     head_dim: int
+    latent_channels: int
+    """Of what the transformer predicts."""
+    token_latents: int
+    """Latents of one channel in an image token."""
+
+    @property
+    def latents(self) -> int:
+        """Latents of one channel of one element of the batch."""
+        return self.image_tokens * self.token_latents
 
     @property
     def image_tokens(self) -> int:
@@ -89,4 +98,6 @@ def joint_attention_shape(
         text_tokens=family.text_tokens(pipeline, max_sequence_length),
         heads=config.num_attention_heads,
         head_dim=config.attention_head_dim,
+        latent_channels=int(pipeline.transformer.out_channels),
+        token_latents=int(config.patch_size) ** 2,
     )

@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +40,15 @@ class OperatorProcess:
         lines = self.log.read_text(encoding="utf-8").splitlines()
         said = [json.loads(line) for line in lines if line.startswith("{")]
         return [one for one in said if one["event"] == event]
+
+    def http(self, path: str) -> str:
+        """What an endpoint answers, once it does."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+                return str(answer.read().decode())
+        except urllib.error.HTTPError as error:
+            return error.read().decode()
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)

@@ -20,6 +20,7 @@ from tests.cluster.gangs import (
     make_account,
     make_pods,
     run_pods,
+    set_pod,
 )
 from tests.cluster.jobs_api import JobsApi
 from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess, operator_process
@@ -47,6 +48,17 @@ def status(jobs: JobsApi, name: str) -> dict[str, Any]:
     return found_status
 
 
+def condition(jobs: JobsApi, name: str, kind: str) -> dict[str, Any]:
+    known = {one["type"]: one for one in status(jobs, name).get("conditions", ())}
+    return known.get(kind, {"message": "", "status": "", "reason": ""})
+
+
+def told(jobs: JobsApi, name: str) -> dict[str, str]:
+    """Events of a job: what was said for each reason."""
+    listed = jobs.call("GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+    return {one["reason"]: one["note"] for one in listed if one["regarding"]["name"] == name}
+
+
 def await_state(jobs: JobsApi, name: str, state: str) -> dict[str, Any]:
     eventually(lambda: status(jobs, name).get("state") == state, within_seconds=30)
     return status(jobs, name)
@@ -66,6 +78,27 @@ def test_a_job_becomes_a_service_a_config_map_and_an_indexed_job(operator: Opera
     spec = json.loads(config["data"]["run_spec.json"])
     assert (spec["model"]["bundled"], spec["output_dir"], spec["attempt"]) == ("emoji", "/output/children", 1)
     assert await_state(jobs, "children", "Starting")["attempt"] == 1
+
+
+def test_metrics_and_health_are_served(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "counted")
+    gang(jobs, "counted-1")
+    assert operator.http("/healthz") == operator.http("/readyz") == "ok\n"
+    eventually(lambda: 'thinwire_controller_jobs{state="Starting"}' in operator.http("/metrics"))
+    assert "thinwire_controller_status_writes_total" in operator.http("/metrics")
+
+
+def test_a_job_tells_its_story_in_events_and_conditions(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "story")
+    pods = make_pods(jobs, gang(jobs, "story-1"))
+    no_node = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/1 nodes: no GPU"}
+    set_pod(jobs, pods[0], phase="Pending", conditions=[no_node])
+    eventually(lambda: "no GPU" in condition(jobs, "story", "PodsReady")["message"])
+    run_pods(jobs, pods)
+    eventually(lambda: condition(jobs, "story", "PodsReady")["status"] == "True")
+    complete_gang(jobs, "story-1")
+    await_state(jobs, "story", "Succeeded")
+    assert eventually(lambda: {"AttemptStarted", "Unschedulable", "Succeeded"} <= set(told(jobs, "story")))
 
 
 def test_a_gang_that_completes_ends_the_job_well(operator: OperatorProcess, jobs: JobsApi) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.controller.messages import STEPS, hello, step
 from tests.controller.serving import KEY, Served, served
 from tests.controller.waiting import eventually
-from thinwire.controller.job_record import JobRecord
+from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2 as pb
 
 
@@ -103,18 +103,102 @@ def test_a_newer_stream_of_a_job_silences_the_older_one(controller: Served):
     newer.hang_up()
 
 
-def test_a_replayed_stream_moves_nothing_and_is_counted(controller: Served):
+def test_a_replayed_stream_moves_nothing_is_counted_and_silences_nobody(controller: Served):
     said = [hello(1), *(step(number + 2, number) for number in range(10))]
     first, again = Rank0(controller), Rank0(controller)
     first.say(*said)
-    first.hang_up()
+    eventually(lambda: controller.record().heard.sequence == 11)
     before = controller.record()
     again.say(*said)
-    assert again.hang_up() == []
+    with pytest.raises(grpc.RpcError, match="a sequence above 11, got 1; a stream that was said before"):
+        list(again.answers)
     after = controller.record()
-    assert after.heard.tuner == before.heard.tuner
-    assert after.samples == before.samples
-    assert after.refused["sequence seen before"] == len(said)
+    assert (after.heard, after.samples) == (before.heard, before.samples)
+    assert dict(after.refused) == {"sequence seen before": 1}
+    first.say(step(12, 10))
+    eventually(lambda: controller.record().heard.sequence == 12)
+    first.hang_up()
+
+
+@pytest.mark.parametrize(
+    ("greeting", "reason"),
+    [
+        (hello(5), "sequence seen before"),
+        (hello(4), "sequence seen before"),
+        (hello(2**40), "sequence leaps ahead"),
+        (hello(6, epoch=9), "unknown epoch"),
+        (hello(6, attempt=0), "stream refused"),
+    ],
+)
+def test_a_hello_that_no_rank_can_say_now_leaves_the_speaker_speaking(
+    controller: Served, greeting: pb.ReportRequest, reason: str
+):
+    first, second = Rank0(controller), Rank0(controller)
+    first.say(hello(1), *(step(number + 2, number) for number in range(4)))
+    eventually(lambda: controller.record().heard.sequence == 5)
+    second.say(greeting)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(second.answers)
+    assert refused.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    assert dict(controller.record().refused) == {reason: 1}
+    first.say(step(6, 4))
+    eventually(lambda: controller.record().heard.sequence == 6)
+    first.hang_up()
+
+
+def test_a_first_hello_far_beyond_any_count_is_refused(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(2**63))
+    with pytest.raises(grpc.RpcError, match="expected a Hello with a sequence near -1"):
+        next(rank.answers)
+
+
+def test_a_step_of_an_epoch_that_nobody_ordered_moves_nothing(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1), step(2, 0, bytes_per_second=1e9), step(3, 1, epoch=9), step(4, 1, bytes_per_second=1e9))
+    rank.hang_up()
+    record = controller.record()
+    assert dict(record.refused) == {"unknown epoch": 1}
+    assert [sample.job_step for sample in record.samples] == [0, 1]
+    assert record.heard.tuner is not None
+    assert record.heard.tuner.epoch == 0
+
+
+def test_a_directive_of_a_controller_that_is_gone_may_be_applied(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1, epoch=4), step(2, 0, epoch=4), step(3, 1, epoch=5))
+    rank.hang_up()
+    record = controller.record()
+    assert dict(record.refused) == {}
+    assert record.heard.tuner is not None
+    assert record.heard.tuner.epoch == 5
+
+
+def test_a_flood_ends_its_stream_is_counted_and_other_jobs_are_heard(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("thinwire.controller.telemetry_service.REPORTS_BURST", 50)
+    monkeypatch.setattr("thinwire.controller.telemetry_service.REPORTS_PER_SECOND", 0.001)
+    other = JobKey("default", "other")
+    with served(JobRecord(KEY), JobRecord(other)) as controller:
+        flood, again, calm = Rank0(controller), Rank0(controller), Rank0(controller)
+        flood.say(hello(1), *(step(number + 2, number % 28) for number in range(200)))
+        with pytest.raises(grpc.RpcError) as refused:
+            list(flood.answers)
+        assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        again.say(hello(1000))
+        with pytest.raises(grpc.RpcError, match=r"expected at most 0\.001 reports a second"):
+            list(again.answers)
+        assert controller.record().refused["flood"] == 2
+        calm.say(hello(1, job_name="other"), step(2, 0))
+        assert calm.hang_up() == []
+        assert controller.inside(lambda: controller.store.get(other)).heard.step is not None
+
+
+def test_a_stream_that_says_nothing_is_ended(controller: Served, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("thinwire.controller.telemetry_service.HELLO_SECONDS", 0.05)
+    with pytest.raises(grpc.RpcError) as refused:
+        next(Rank0(controller).answers)
+    assert refused.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert Rank0(controller).hang_up() == []
 
 
 def test_a_hello_of_another_job_in_mid_stream_and_a_mangled_sequence_move_nothing_and_are_counted(controller: Served):

@@ -46,6 +46,7 @@ class Job:
     ring: int = 2
     cfg: int = 1
     pipefusion: int = 1
+    data: int = 1
     mode: int = FIXED
     millibits: int = 4000
     steps: int = 4
@@ -64,7 +65,7 @@ class Job:
     @property
     def world_size(self) -> int:
         """Ranks to start."""
-        return self.ulysses * self.ring * self.cfg * self.pipefusion
+        return self.ulysses * self.ring * self.cfg * self.pipefusion * self.data
 
     def spec(self) -> RunSpec:
         """Return it as the controller would."""
@@ -72,7 +73,9 @@ class Job:
             job_name="test",
             attempt=1,
             model=Model(path=str(self.folder), pipeline=self.pipeline, dtype=self.dtype),
-            parallelism=Parallelism(ulysses=self.ulysses, ring=self.ring, cfg=self.cfg, pipefusion=self.pipefusion),
+            parallelism=Parallelism(
+                ulysses=self.ulysses, ring=self.ring, cfg=self.cfg, pipefusion=self.pipefusion, data=self.data
+            ),
             compression=Compression(
                 mode=self.mode,
                 min_millibits=1000,
@@ -100,7 +103,7 @@ class Job:
 class Seen:
     """What one rank saw of a job."""
 
-    pictures: list[Pixels | None] = field(default_factory=list)
+    pictures: list[Pixels] = field(default_factory=list)
     steps: list[StepFacts] = field(default_factory=list)
     facts: RunFacts | None = None
     checksums: list[tuple[list[int], list[int]]] = field(default_factory=list)
@@ -126,10 +129,8 @@ def run_job(job: Job, meddle: Meddle | None = None, timeout_seconds: float = 120
 
 def pictures_of(seen: Sequence[Seen]) -> list[Pixels]:
     """Return rank 0's pictures; the other ranks must have none."""
-    assert all(picture is None for other in seen[1:] for picture in other.pictures)
-    pictures = [picture for picture in seen[0].pictures if picture is not None]
-    assert len(pictures) == len(seen[0].pictures)
-    return pictures
+    assert all(not other.pictures for other in seen[1:])
+    return seen[0].pictures
 
 
 def assert_bases_agree(seen: Sequence[Seen]) -> None:
@@ -155,8 +156,10 @@ def _live(launch: Launch, job: Job, meddle: Meddle | None) -> Seen:
         stack.callback(session.close)
         torch.set_num_threads(1)
         seen.facts = session.describe()
-        for number, prompt in enumerate(spec.generation.prompts):
-            seen.pictures.append(session.generate_pixels(prompt, first_job_step=number * job.steps))
+        prompts = spec.generation.prompts
+        for first in range(0, len(prompts), session.replicas):
+            round_of = prompts[first : first + session.replicas]
+            seen.pictures.extend(session.generate_pixels(round_of, first_job_step=first * job.steps))
         seen.steps = hooks.steps
         if isinstance(session.exchange.steps, StepBoundary):
             seen.base_bytes = session.exchange.steps.streams.base_bytes
@@ -167,7 +170,7 @@ def _checksums_kept(seen: Seen) -> Any:
     end_step = StepBoundary.end_step
 
     def end_step_and_keep(self: StepBoundary) -> None:
-        seen.checksums.append(self.streams.checksums(self.world.size, self.ring_ranks))
+        seen.checksums.append(self.streams.checksums(self.world.size, self.audiences))
         end_step(self)
 
     return patch.object(StepBoundary, "end_step", end_step_and_keep)

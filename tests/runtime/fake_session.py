@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,6 +22,7 @@ class FakeSession:
     spec: RunSpec
     hooks: StepHooks
     rank: int = 0
+    replicas: int = 1
     generated: list[tuple[str, int]] = field(default_factory=list)
     closed: bool = False
     before_picture: Callable[[str], None] = lambda name: None
@@ -29,13 +30,14 @@ class FakeSession:
     def describe(self) -> RunFacts:
         return run_facts()
 
-    def generate(self, prompt: Prompt, *, first_job_step: int) -> Image.Image | None:
-        self.generated.append((prompt.name, first_job_step))
-        for facts in self._steps(prompt.name):
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+        self.generated.extend((prompt.name, first_job_step) for prompt in prompts)
+        for facts in self._steps(prompts[0].name):
             self.hooks.on_step(facts)
             self.hooks.newest_directive()
-        self.before_picture(prompt.name)
-        return picture(prompt.seed) if self.rank == 0 else None
+        for prompt in prompts:
+            self.before_picture(prompt.name)
+        return [picture(prompt.seed) for prompt in prompts] if self.rank == 0 else []
 
     def close(self) -> None:
         self.closed = True

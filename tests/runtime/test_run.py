@@ -77,6 +77,20 @@ def test_a_second_run_makes_only_what_is_missing(tmp_path: Path, model: Path) ->
     assert run_alone(spec).generated == []
 
 
+def test_replicas_take_prompts_in_rounds_and_each_picture_lands_once(tmp_path: Path, model: Path) -> None:
+    spec = run_spec(tmp_path / "out", model, prompts=3, steps=4)
+    session = run_alone(spec, replicas=2)
+    assert session.generated == [("grinning-face", 0), ("red-heart", 0), ("rocket", 8)]
+    events = [record.event for record in read_events(tmp_path / "out/events.jsonl").records]
+    finished = [event.prompt for event in events if isinstance(event, PromptFinished)]
+    assert finished == ["grinning-face", "red-heart", "rocket"]
+    assert read_metadata(tmp_path / "out/images/red-heart.png").rate_history[0].rates == {LINK: 16000}
+
+    (tmp_path / "out/images/grinning-face.png").unlink()
+    (tmp_path / "out/images/rocket.png").unlink()
+    assert run_alone(spec, replicas=2).generated == [("grinning-face", 4), ("rocket", 4)]
+
+
 def test_another_model_in_the_same_folder_is_refused(tmp_path: Path, model: Path) -> None:
     spec = run_spec(tmp_path / "out", model, prompts=1)
     run_alone(spec)

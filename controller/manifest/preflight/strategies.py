@@ -69,7 +69,7 @@ class Known(Protocol):
 
 # What the schema knows and the runtime does not run yet, whatever the family.
 NOT_RUN_YET = frozenset(
-    {Strategy.PIPEFUSION, Strategy.CFG, Strategy.DATA, Strategy.GATHER, Strategy.DISTRIFUSION},
+    {Strategy.PIPEFUSION, Strategy.GATHER, Strategy.DISTRIFUSION},
 )
 _NOT_YET = "not what this release runs"
 

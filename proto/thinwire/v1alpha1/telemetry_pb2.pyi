@@ -347,9 +347,10 @@ class Window(_message.Message):
     ENCODE_SECONDS_FIELD_NUMBER: _builtins.int
     DECODE_SECONDS_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    HIDDEN_SECONDS_FIELD_NUMBER: _builtins.int
     link_class: _builtins.str
     operation: _builtins.str
-    """"ring.all_gather" or "ulysses.all_to_all"."""
+    """What carried it, such as "ring.all_gather", "ulysses.all_to_all" or "guidance.all_gather"."""
     count: _builtins.int
     sum_bytes: _builtins.float
     sum_seconds: _builtins.float
@@ -362,6 +363,8 @@ class Window(_message.Message):
     """Of the slowest rank."""
     decode_seconds: _builtins.float
     values: _builtins.int
+    hidden_seconds: _builtins.float
+    """Of sum_seconds, what passed while every rank of the exchange computed."""
     def __init__(
         self,
         *,
@@ -378,10 +381,11 @@ class Window(_message.Message):
         encode_seconds: _builtins.float = ...,
         decode_seconds: _builtins.float = ...,
         values: _builtins.int = ...,
+        hidden_seconds: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "decode_seconds", b"decode_seconds", "encode_seconds", b"encode_seconds", "link_class", b"link_class", "max_seconds", b"max_seconds", "min_seconds", b"min_seconds", "operation", b"operation", "sum_bytes", b"sum_bytes", "sum_bytes_seconds", b"sum_bytes_seconds", "sum_bytes_squared", b"sum_bytes_squared", "sum_seconds", b"sum_seconds", "sum_seconds_squared", b"sum_seconds_squared", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "decode_seconds", b"decode_seconds", "encode_seconds", b"encode_seconds", "hidden_seconds", b"hidden_seconds", "link_class", b"link_class", "max_seconds", b"max_seconds", "min_seconds", b"min_seconds", "operation", b"operation", "sum_bytes", b"sum_bytes", "sum_bytes_seconds", b"sum_bytes_seconds", "sum_bytes_squared", b"sum_bytes_squared", "sum_seconds", b"sum_seconds", "sum_seconds_squared", b"sum_seconds_squared", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -190,16 +190,6 @@ UNFIT = [
         "set ulysses 1 and ring 4 and leave the other degrees at 1",
     ),
     (
-        {"spec.parallelism": {"ulysses": 2, "cfg": 2}},
-        "spec.parallelism.cfg: expected 1, which is what this release runs, got 2; "
-        "set ulysses 2 and ring 2 and leave the other degrees at 1",
-    ),
-    (
-        {"spec.parallelism": {"data": 3}, "spec.gpus": 3},
-        "spec.parallelism.data: expected 1, which is what this release runs, got 3; "
-        "set gpus 2, ulysses 1 and ring 2 and leave the other degrees at 1",
-    ),
-    (
         {"spec.parallelism.patchMode": "DistriFusion"},
         "spec.parallelism.patchMode: expected None, which is what this release runs, got DistriFusion; "
         "remove the field",
@@ -216,6 +206,19 @@ def test_what_the_model_cannot_do_is_refused_with_what_it_can(
     tmp_path: Path, changes: dict[str, Any], sentence: str
 ) -> None:
     assert refusals(sd3_folder(tmp_path / "model"), changes) == [sentence]
+
+
+@pytest.mark.parametrize(
+    "degrees", [{"ulysses": 2, "cfg": 2}, {"ring": 2, "cfg": 2}, {"data": 4}, {"data": 2, "ring": 2}], ids=str
+)
+def test_what_the_model_can_do_is_admitted(tmp_path: Path, degrees: dict[str, int]) -> None:
+    assert refusals(sd3_folder(tmp_path / "model"), {"spec.parallelism": degrees}) == []
+
+
+def test_guidance_in_parallel_is_refused_for_a_model_without_a_second_branch(tmp_path: Path) -> None:
+    (sentence,) = refusals(flux_folder(tmp_path / "flux"), {"spec.parallelism": {"ulysses": 2, "cfg": 2}})
+    assert sentence.startswith("spec.parallelism.cfg: expected 1 for FluxPipeline (")
+    assert sentence.endswith("got 2; set ulysses 2 and ring 2 and leave the other degrees at 1")
 
 
 def test_the_patch_of_the_transformer_counts(tmp_path: Path) -> None:

@@ -16,9 +16,8 @@ from thinwire.controller.planner.traffic import Attention, traffic_of
 from thinwire.runtime.exchange.rates import RateTable
 from thinwire.runtime.exchange.traffic import plan_traffic
 from thinwire.runtime.families.family import AttentionShape
-from thinwire.runtime.memory import layer_base_bytes, plan_bases
+from thinwire.runtime.memory import base_bytes, plan_bases
 from thinwire.runtime.parallel import Degrees
-from thinwire.runtime.parallel import LinkClass as RuntimeLinkClass
 
 SIZES = st.integers(1, 3000)
 
@@ -51,7 +50,7 @@ def splits(draw: st.DrawFn) -> tuple[Attention, AttentionShape, int, int]:
     heads, head_dim, layers = 4 * draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     combines = draw(st.booleans())
     attention = Attention(layers, batch, rows * columns, text, heads, head_dim, combines)
-    return attention, AttentionShape(layers, batch, rows, columns, text, heads, head_dim), ulysses, ring
+    return attention, AttentionShape(layers, batch, rows, columns, text, heads, head_dim, 16, 4), ulysses, ring
 
 
 @given(split=splits(), order=st.integers(0, 2), budget_mebibytes=st.integers(0, 8))
@@ -60,8 +59,7 @@ def test_traffic_and_memory_are_what_the_runtime_plans(
 ) -> None:
     attention, shape, ulysses, ring = split
     ours = traffic_of(attention, lay_out(degrees(ulysses, ring), ulysses * ring), 0)
-    inside = RuntimeLinkClass.INTRA_NODE
-    theirs = plan_traffic(shape, Degrees(ulysses, ring), inside, inside, combines_inputs=attention.combines_inputs)
+    theirs = plan_traffic(shape, Degrees(ulysses, ring), {}, combines_inputs=attention.combines_inputs)
     (facts,) = theirs.facts() or (None,)
     if facts is None:
         assert ours.flows == ()
@@ -72,7 +70,8 @@ def test_traffic_and_memory_are_what_the_runtime_plans(
     prices = {rung.name: price for rung, price in table.choices if rung is not None}
     assert prices.items() <= {rung.name: ours.millibits(rung.frame_bytes) for rung in rungs.LADDER}.items()
     budget = budget_mebibytes << 20
-    planned = plan_bases(layer_base_bytes(theirs, torch.float32, order, choose_kernel("eager")), theirs.layers, budget)
+    of_a_layer = base_bytes(theirs.attention_flows, torch.float32, order, choose_kernel("eager"))
+    planned = plan_bases(of_a_layer, theirs.layers, budget)
     memory = base_memory(ours, order, budget)
     assert (memory.base_bytes, memory.layers_without) == (planned.base_bytes, len(planned.raw_layers))
 

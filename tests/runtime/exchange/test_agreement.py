@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -116,8 +117,8 @@ def damaging(launch: Launch) -> AbstractContextManager[object]:
         return nullcontext()
     all_gather, damaged = Wire.all_gather, set()
 
-    def damaging_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, values: int) -> torch.Tensor:
-        received = all_gather(self, parcel, neighbours, values)
+    def damaging_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
+        received = all_gather(self, parcel, neighbours, *about)
         step = self.moment.step
         number = (step - 2) // 2
         if step >= 2 and step % 2 == 0 and step not in damaged and number < len(FIELDS):
@@ -145,11 +146,11 @@ def corrupting_a_base(launch: Launch) -> AbstractContextManager[object]:
         return nullcontext()
     all_gather = Wire.all_gather
 
-    def flipping_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, values: int) -> torch.Tensor:
+    def flipping_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
         if self.moment.step == 5 and self.moment.layer == 0:
             for decoder in BASES:
                 decoder._state.base.view(torch.int32)[0, 0] ^= 1
-        return all_gather(self, parcel, neighbours, values)
+        return all_gather(self, parcel, neighbours, *about)
 
     from thinwire.runtime.exchange.streams import Streams
 

@@ -15,7 +15,7 @@ import torch
 from bench.prompts import MEASURED
 from tests.harness.ranks import RankError
 from tests.harness.sessions import ADAPTIVE, FLUX, Job, assert_bases_agree, run_job
-from thinwire.compression import CALIBRATION_FILE, BasisMeter, Calibration, Role, mean_millibits
+from thinwire.compression import CALIBRATION_FILE, BasisMeter, Calibration, Exchange, Role, mean_millibits
 from thinwire.compression.allocation import Demand
 from thinwire.runtime import calibrated
 from thinwire.runtime.calibrate import PROMPTS, Plan, calibrate
@@ -122,10 +122,10 @@ def test_ranks_whose_files_differ_go_without(calibrated_sd3: Path) -> None:
 def traffic_of(rows: int) -> Traffic:
     link = LinkClass.INTRA_NODE
     flows = tuple(
-        Flow(exchange, role, link, rows, HEADS * SIZE, 1)
+        Flow(Exchange(exchange), role, link, rows, HEADS * SIZE, 1, LAYERS)
         for exchange, role in ((1, Role.KEY), (1, Role.VALUE), (2, Role.QUERY), (2, Role.KEY), (3, Role.OUTPUT))
     )
-    return Traffic(LAYERS, flows, {Operation.RING: (link, 1)})  # type: ignore[arg-type]
+    return Traffic(LAYERS, flows, {Operation.RING: (link, LAYERS)})
 
 
 def test_a_budget_is_kept_and_spent_where_it_matters() -> None:
