@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import queue
 from collections.abc import Callable, Iterator
@@ -11,18 +10,18 @@ from dataclasses import dataclass, replace
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from kubernetes.aio import client
 
 from tests.cluster.control_plane import ControlPlane
 from tests.cluster.jobs_api import JobsApi
 from tests.cluster.people import People, expired
+from tests.cluster.secured import HOME, JOBS, SECRET, secured, settled
 from tests.controller.messages import hello, step
-from tests.controller.serving import KEY, Served, channel_to, served
+from tests.controller.serving import KEY, Served, channel_to
 from tests.controller.waiting import eventually
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.plan import State
 from thinwire.controller.security.access import TELEMETRY_AUDIENCE
-from thinwire.controller.security.open import AUTHORITY_CONFIG_MAP, Security, open_security
+from thinwire.controller.security.open import AUTHORITY_CONFIG_MAP
 from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2
 from thinwire.proto.thinwire.v1alpha1.status_pb2_grpc import StatusServiceStub
@@ -30,56 +29,10 @@ from thinwire.proto.thinwire.v1alpha1.telemetry_pb2_grpc import TelemetryService
 
 pytestmark = pytest.mark.cluster
 
-HOME = "thinwire-security"
-SECRET = "thinwire-controller-tls"
-JOBS = {"apiGroups": ["thinwire.dev"], "resources": ["diffusionjobs"]}
-CONTROLLER_RULES = [
-    {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-    {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
-    {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-]
-OWN_RULES = [
-    {"apiGroups": [""], "resources": ["secrets", "configmaps"], "verbs": ["create"]},
-    {"apiGroups": [""], "resources": ["secrets"], "resourceNames": [SECRET], "verbs": ["get", "update"]},
-    {
-        "apiGroups": [""],
-        "resources": ["configmaps"],
-        "resourceNames": [AUTHORITY_CONFIG_MAP],
-        "verbs": ["get", "update"],
-    },
-]
-
 
 @pytest.fixture(scope="module")
 def people(jobs: JobsApi) -> People:
-    people = People(jobs)
-    for namespace in (HOME, "default", "other"):
-        people.namespace(namespace)
-        people.account(namespace, "default")
-    people.account(HOME, "thinwire-controller")
-    people.may(HOME, "thinwire-controller", CONTROLLER_RULES, everywhere=True)
-    people.may(HOME, "thinwire-controller", OWN_RULES)
-    return people
-
-
-@contextlib.contextmanager
-def secured(plane: ControlPlane, people: People, *records: JobRecord) -> Iterator[Served]:
-    """A controller with the rights of its own account, and no more."""
-    token = people.token(HOME, "thinwire-controller")
-    clients: list[client.ApiClient] = []
-
-    async def opening() -> Security:
-        configuration = client.Configuration()
-        configuration.host = plane.url
-        configuration.ssl_ca_cert = str(plane.certificate)
-        configuration.api_key = {"BearerToken": f"Bearer {token}"}
-        configuration.no_proxy = "127.0.0.1"
-        clients.append(client.ApiClient(configuration))
-        return await open_security(clients[0], own_namespace=HOME, tls_secret=SECRET)
-
-    with served(*records, opening=opening) as running:
-        yield running
-        asyncio.run_coroutine_threadsafe(clients[0].close(), running.loop).result(30)
+    return settled(jobs)
 
 
 @pytest.fixture(scope="module")

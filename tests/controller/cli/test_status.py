@@ -134,3 +134,40 @@ def test_without_a_place_for_the_registry_a_job_still_runs_and_status_says_why_i
         code, _, err = thinwire("status")
     assert code == 1
     assert err.startswith("thinwire: the list of running jobs cannot be read: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--local", "--cluster"], "--cluster asks a cluster, --local does not; choose one"),
+        (["--address", "x:1", "-n", "team"], "--namespace asks a cluster, --address does not; choose one"),
+        (["--address", "x:1", "--local"], "--local asks this machine, --address one controller; choose one"),
+        (["--watch", "--history"], "--watch follows, --history looks back; choose one"),
+        (["-n", "team", "-A"], "--namespace names one, -A means all; choose one"),
+        (["--token-file", "t"], "--token-file and --ca-file go with --address or a cluster option"),
+        (["--address", "x:1", "--token-file", "t"], "a token is never sent over a plain line"),
+        (["--address", "x:1", "--ca-file", "/nowhere"], "--ca-file: /nowhere cannot be read"),
+        (
+            ["--address", "x:1", "--ca-file", os.devnull],
+            "--ca-file: expected certificates in PEM in /dev/null, got none",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(arguments: list[str], words: str):
+    code, _, err = thinwire("status", *arguments)
+    assert code == 2
+    assert words in " ".join(err.split())
+
+
+def test_without_a_kubeconfig_the_cluster_is_said_to_be_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    code, _, err = thinwire("status", "--cluster")
+    assert code == 1
+    assert err.startswith("thinwire: no cluster to ask: ")
+
+
+def test_history_shows_every_step(controller: Served):
+    code, out, _ = thinwire("status", "emoji", "--history", "--address", f"127.0.0.1:{controller.port}")
+    assert code == 0
+    assert "10 of 10 steps that are remembered" in out
+    assert "10/28" in out
