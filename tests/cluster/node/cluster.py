@@ -22,16 +22,15 @@ from kubernetes import client, config
 
 from tests.cluster import debian
 from tests.cluster.binaries import NODE, Binaries, cache_base, found
-from tests.cluster.node import certificates, configuration, images, store
+from tests.cluster.node import certificates, configuration, images
 from tests.cluster.node.configuration import ADMIN, FIRST_SERVICE, NODE_NAME, Files
 from tests.cluster.node.programs import Program
-from tests.cluster.node.room import MACHINE_ADDRESS, NODE_ADDRESS, NodeError, Room, room, sweep
+from tests.cluster.node.room import USUAL, NodeError, Place, Room, room, sweep
 from tests.cluster.node.store import Store
 
 READY_SECONDS = 180.0
 """Far more than the few seconds it takes: a busy machine must not fail a test."""
 
-_PREFIX = "thinwire-node-"
 _LOCK_SECONDS = 1800.0
 
 
@@ -43,6 +42,7 @@ class Cluster:
     binaries: Binaries
     room: Room
     programs: dict[str, Program]
+    store: Path
 
     def kubeconfig(self, user: str = ADMIN) -> Path:
         return self.files.kubeconfig(user)
@@ -51,7 +51,7 @@ class Cluster:
         """A client of its own, certificate checks on."""
         settings = client.Configuration()
         config.load_kube_config(str(self.kubeconfig(user)), client_configuration=settings)
-        settings.no_proxy = NODE_ADDRESS
+        settings.no_proxy = self.files.place.node_address
         return client.ApiClient(settings)
 
     def kubectl(self, *arguments: str, user: str = ADMIN, text: str | None = None) -> str:
@@ -64,7 +64,7 @@ class Cluster:
 
     @property
     def containerd(self) -> Store:
-        return Store(self.room, self.programs["containerd"], self.files.containerd_socket)
+        return Store(self.room, self.programs["containerd"], self.files.containerd_socket, self.store)
 
     def await_api(self) -> None:
         """Wait until the API server is ready to serve."""
@@ -92,7 +92,7 @@ class Cluster:
 
     def _call(self, command: list[str], text: str | None = None) -> str:
         # kubectl and helm keep caches in $HOME: theirs end with the cluster.
-        environment = {**os.environ, "HOME": str(self.files.folder / "home"), "NO_PROXY": NODE_ADDRESS}
+        environment = {**os.environ, "HOME": str(self.files.folder / "home"), "NO_PROXY": self.files.place.node_address}
         done = subprocess.run(command, input=text or "", capture_output=True, text=True, env=environment, timeout=600)
         if done.returncode:
             raise NodeError(f"`{' '.join(command)}` ended with {done.returncode}: {done.stderr.strip()}")
@@ -100,45 +100,59 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(*, wait: bool = True) -> Iterator[Cluster]:
+def cluster(place: Place = USUAL, *, wait: bool = True) -> Iterator[Cluster]:
     """Start a cluster and wait until it takes pods; end it, and remove what it wrote, with the body.
 
-    wait: whether to wait for another cluster on this machine to end, or to raise NodeError at once.
+    wait: whether to wait for another cluster at this place to end, or to raise NodeError at once.
     """
     debian.require()
     binaries = found(NODE)
-    with _alone(wait), tempfile.TemporaryDirectory(prefix=_PREFIX, ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        addresses = ["127.0.0.1", NODE_ADDRESS, MACHINE_ADDRESS, FIRST_SERVICE]
-        files = Files(folder, certificates.make(folder / "certificates", addresses))
-        configuration.write(files, store.root())
+    with (
+        _alone(place, wait),
+        tempfile.TemporaryDirectory(prefix=prefix(place), ignore_cleanup_errors=True) as name,
+    ):
+        folder, store = Path(name), _store(place)
+        addresses = ["127.0.0.1", place.node_address, place.machine_address, FIRST_SERVICE]
+        files = Files(folder, certificates.make(folder / "certificates", addresses), place)
+        configuration.write(files, store)
         try:
-            with room(folder / "room.log") as made:
+            with room(folder / "room.log", place) as made:
                 programs = {
                     name: Program(made, name, command, files.log(name))
                     for name, command in configuration.commands(files, binaries).items()
                 }
-                _prepare(made, folder)
-                running = Cluster(files, binaries, made, programs)
+                _prepare(made, files)
+                running = Cluster(files, binaries, made, programs, store)
                 _start(running)
                 yield running
         finally:
-            _sweep_cgroups()
+            _sweep_cgroups(place)
 
 
-def _prepare(made: Room, folder: Path) -> None:
+def prefix(place: Place) -> str:
+    """How the temporary folders of a place begin."""
+    return f"thinwire-{place.name}-"
+
+
+def _store(place: Place) -> Path:
+    folder = cache_base() / f"containerd-{place.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _prepare(made: Room, files: Files) -> None:
     """Give the room its own /run, /var/log and /var/lib folders, so that nothing is written into the machine's."""
     made.call("mount", "-t", "tmpfs", "tmpfs", "/run")
     made.call("mkdir", "-p", "/run/thinwire", "/run/netns", "/run/lock")
     for target in ("/var/log", "/var/lib/cni", "/var/lib/kubelet"):
-        own = folder / target.strip("/").replace("/", "-")
+        own = files.folder / target.strip("/").replace("/", "-")
         own.mkdir()
         Path(target).mkdir(exist_ok=True)
         made.call("mount", "--bind", own, target)
-    (folder / "home").mkdir()
+    (files.folder / "home").mkdir()
     for controller in Path("/sys/fs/cgroup").iterdir():
         if (controller / "cgroup.procs").exists() and controller.name != "unified":
-            (controller / configuration.CGROUP).mkdir(exist_ok=True)
+            (controller / files.place.cgroup).mkdir(exist_ok=True)
 
 
 def _start(running: Cluster) -> None:
@@ -155,10 +169,10 @@ def _start(running: Cluster) -> None:
 
 
 @contextlib.contextmanager
-def _alone(wait: bool) -> Iterator[None]:
+def _alone(place: Place, wait: bool) -> Iterator[None]:
     """Hold the one place for a cluster on this machine, and sweep what a killed one left in it."""
     cache_base().mkdir(parents=True, exist_ok=True)
-    with (cache_base() / "node.lock").open("w") as lock:
+    with (cache_base() / f"{place.name}.lock").open("w") as lock:
         deadline = time.monotonic() + (_LOCK_SECONDS if wait else 0.0)
         while True:
             try:
@@ -171,24 +185,24 @@ def _alone(wait: bool) -> Iterator[None]:
                         "end it first (`make cluster` in another terminal, or a test run)"
                     ) from None
                 time.sleep(0.5)
-        sweep()
-        _sweep_cgroups()
-        for left in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+        sweep(place)
+        _sweep_cgroups(place)
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix(place)}*"):
             shutil.rmtree(left, ignore_errors=True)
         yield
 
 
-def _sweep_cgroups() -> None:
+def _sweep_cgroups(place: Place) -> None:
     """Remove the empty cgroups of pods, innermost first."""
     deadline = time.monotonic() + 10.0
-    while (left := list(_cgroups())) and time.monotonic() < deadline:
+    while (left := list(_cgroups(place))) and time.monotonic() < deadline:
         for folder in left:
             with contextlib.suppress(OSError):
                 folder.rmdir()
         time.sleep(0.05)
 
 
-def _cgroups() -> Iterator[Path]:
-    for top in Path("/sys/fs/cgroup").glob(f"*/{configuration.CGROUP}"):
+def _cgroups(place: Place) -> Iterator[Path]:
+    for top in Path("/sys/fs/cgroup").glob(f"*/{place.cgroup}"):
         for folder, _, _ in os.walk(top, topdown=False):
             yield Path(folder)

@@ -13,16 +13,14 @@ import yaml
 from tests.cluster import debian
 from tests.cluster.binaries import Binaries
 from tests.cluster.node.certificates import Certificates
-from tests.cluster.node.room import NODE_ADDRESS
+from tests.cluster.node.room import Place
 
 NODE_NAME = "thinwire-node"
 API_PORT = 6443
-API_URL = f"https://{NODE_ADDRESS}:{API_PORT}"
 SERVICES = "10.96.0.0/16"
 FIRST_SERVICE = "10.96.0.1"
 PODS = "10.244.0.0/16"
 PAUSE_IMAGE = "localhost/thinwire-pause:test"
-CGROUP = "thinwire-node"
 
 ADMIN, PLAIN, CONTROLLER = "admin", "plain", "system:serviceaccount:thinwire-system:thinwire-controller"
 """Users of the tests: one who may do anything, one with no rights of his own, and the controller's service account."""
@@ -45,6 +43,11 @@ class Files:
 
     folder: Path
     certificates: Certificates
+    place: Place
+
+    @property
+    def api_url(self) -> str:
+        return f"https://{self.place.node_address}:{API_PORT}"
 
     def kubeconfig(self, user: str) -> Path:
         return self.folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -74,7 +77,9 @@ def write(files: Files, containerd_root: Path) -> None:
     (files.folder / "containerd.toml").write_text(_containerd(files, containerd_root, network), encoding="utf-8")
     _dump(files.folder / "kubelet.yaml", _kubelet(files))
     _dump(files.folder / "kube-proxy.yaml", _kube_proxy(files))
-    (files.folder / "Corefile").write_text(_COREFILE.format(kubeconfig=files.kubeconfig("dns")), encoding="utf-8")
+    (files.folder / "Corefile").write_text(
+        _COREFILE.format(kubeconfig=files.kubeconfig("dns"), address=files.place.node_address), encoding="utf-8"
+    )
 
 
 def commands(files: Files, binaries: Binaries) -> dict[str, list[str]]:
@@ -99,7 +104,7 @@ def commands(files: Files, binaries: Binaries) -> dict[str, list[str]]:
         "kube-apiserver": [
             str(binaries.api_server),
             *("--etcd-servers", etcd, "--bind-address", "0.0.0.0", "--secure-port", str(API_PORT)),
-            *("--advertise-address", NODE_ADDRESS, "--service-cluster-ip-range", SERVICES),
+            *("--advertise-address", files.place.node_address, "--service-cluster-ip-range", SERVICES),
             *("--tls-cert-file", str(api), "--tls-private-key-file", str(key), "--client-ca-file", authority),
             *("--authorization-mode", "Node,RBAC", "--token-auth-file", str(files.tokens)),
             *("--enable-admission-plugins", "NodeRestriction", "--allow-privileged"),
@@ -122,7 +127,7 @@ def commands(files: Files, binaries: Binaries) -> dict[str, list[str]]:
         "kubelet": [
             str(binaries.path("kubelet")),
             *(*configured(f"system:node:{NODE_NAME}"), "--config", str(files.folder / "kubelet.yaml")),
-            *("--hostname-override", NODE_NAME, "--node-ip", NODE_ADDRESS),
+            *("--hostname-override", NODE_NAME, "--node-ip", files.place.node_address),
             *("--root-dir", str(files.folder / "kubelet")),
         ],
         "kube-proxy": [str(binaries.path("kube-proxy")), "--config", str(files.folder / "kube-proxy.yaml")],
@@ -137,7 +142,7 @@ def _kubeconfig(files: Files, user: str, token: str) -> dict[str, Any]:
         "clusters": [
             {
                 "name": "thinwire-test",
-                "cluster": {"server": API_URL, "certificate-authority": str(files.certificates.authority)},
+                "cluster": {"server": files.api_url, "certificate-authority": str(files.certificates.authority)},
             }
         ],
         "users": [{"name": user, "user": {"token": token}}],
@@ -198,13 +203,13 @@ def _kubelet(files: Files) -> dict[str, Any]:
         "kind": "KubeletConfiguration",
         "containerRuntimeEndpoint": f"unix://{files.containerd_socket}",
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": f"/{CGROUP}",
+        "cgroupRoot": f"/{files.place.cgroup}",
         "failSwapOn": False,
         "enforceNodeAllocatable": [],
         "resolvConf": "/dev/null",
         "imageGCHighThresholdPercent": 100,
         "evictionHard": {"memory.available": "1Mi", "nodefs.available": "0%", "imagefs.available": "0%"},
-        "clusterDNS": [NODE_ADDRESS],
+        "clusterDNS": [files.place.node_address],
         "clusterDomain": "cluster.local",
         "authentication": {
             "anonymous": {"enabled": False},
@@ -230,22 +235,22 @@ def _kube_proxy(files: Files) -> dict[str, Any]:
     }
 
 
-_COREFILE = f"""\
-cluster.local:53 {{{{
-    bind {NODE_ADDRESS}
+_COREFILE = """\
+cluster.local:53 {{
+    bind {address}
     errors
-    kubernetes cluster.local {{{{
-        kubeconfig {{kubeconfig}} thinwire-test
+    kubernetes cluster.local {{
+        kubeconfig {kubeconfig} thinwire-test
         ttl 1
-    }}}}
+    }}
     cache 1
-}}}}
-.:53 {{{{
-    bind {NODE_ADDRESS}
-    template ANY ANY {{{{
+}}
+.:53 {{
+    bind {address}
+    template ANY ANY {{
         rcode NXDOMAIN
-    }}}}
-}}}}
+    }}
+}}
 """
 
 

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.binaries import NODE, cache_base, found
-from tests.cluster.node import store
 from tests.cluster.node.configuration import PAUSE_IMAGE
 from tests.cluster.node.room import NodeError
 from tests.cluster.node.store import Store
@@ -142,7 +141,7 @@ def _import(containerd: Store, shop: Workshop, digest: str, name: str) -> None:
     blobs = [digest, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])]
     with containerd.importing() as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
         for blob in dict.fromkeys(blobs):
-            if blob in (digest, blobs[1]) or not store.blob(blob).exists():
+            if blob in (digest, blobs[1]) or not containerd.blob(blob).exists():
                 archive.add(shop.blob(blob), f"blobs/{blob.replace(':', '/')}")
         _add(archive, "oci-layout", {"imageLayoutVersion": "1.0.0"})
         descriptor = {
@@ -153,7 +152,7 @@ def _import(containerd: Store, shop: Workshop, digest: str, name: str) -> None:
         }
         _add(archive, "index.json", {"schemaVersion": 2, "manifests": [descriptor]})
     for blob in blobs:
-        _share(store.blob(blob), shop.blob(blob))
+        _share(containerd.blob(blob), shop.blob(blob))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: dict[str, object]) -> None:

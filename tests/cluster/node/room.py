@@ -18,10 +18,8 @@ from pathlib import Path
 
 import psutil
 
-MACHINE_ADDRESS, NODE_ADDRESS, PREFIX_BITS = "198.18.7.1", "198.18.7.2", 30
-"""Out of the range that is set aside for benchmarks: no real network has it."""
-
-_OUTSIDE, _INSIDE = "thinwire-node", "uplink"
+PREFIX_BITS = 30
+_INSIDE = "uplink"
 _STARTS_SECONDS = 20.0
 # Ended children (shims leave them) are reaped by the kernel, since nobody asks for them.
 _FIRST_PROCESS = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\nwhile True: signal.pause()"
@@ -29,6 +27,38 @@ _FIRST_PROCESS = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n
 
 class NodeError(RuntimeError):
     """The node cannot be had; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a cluster takes up on this machine; one cluster at a time can have a place.
+
+    `network` is three numbers out of 198.18.0.0/15, which is set aside for benchmarks: no real network has it.
+    """
+
+    name: str
+    network: str
+
+    @property
+    def machine_address(self) -> str:
+        return f"{self.network}.1"
+
+    @property
+    def node_address(self) -> str:
+        return f"{self.network}.2"
+
+    @property
+    def link(self) -> str:
+        """The machine's end of the veth pair into the room."""
+        return f"tw-{self.name}"
+
+    @property
+    def cgroup(self) -> str:
+        return f"thinwire-{self.name}"
+
+
+USUAL, SPARE = Place("node", "198.18.7"), Place("spare", "198.18.8")
+"""The cluster of the tests and of `make cluster`; and one beside it, for tests that end it badly."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +77,7 @@ class Room:
 
 
 @contextlib.contextmanager
-def room(log: Path) -> Iterator[Room]:
+def room(log: Path, place: Place) -> Iterator[Room]:
     """Make the namespaces, join them to the machine, and end everything inside with the body."""
     if os.geteuid() != 0:
         raise NodeError(f"expected root to make a node's namespaces, got user {os.geteuid()}; run it with sudo")
@@ -64,16 +94,16 @@ def room(log: Path) -> Iterator[Room]:
         )
         try:
             made = Room(_first_of(outer, log))
-            _join(made)
+            _join(made, place)
             yield made
         finally:
             _end(outer)
 
 
-def sweep() -> None:
+def sweep(place: Place) -> None:
     """Remove the machine's end of a room that is gone; the kernel takes a moment to do it itself."""
-    if Path(f"/sys/class/net/{_OUTSIDE}").exists():
-        subprocess.run(["ip", "link", "delete", _OUTSIDE], capture_output=True, check=False)
+    if Path(f"/sys/class/net/{place.link}").exists():
+        subprocess.run(["ip", "link", "delete", place.link], capture_output=True, check=False)
 
 
 def _first_of(outer: subprocess.Popen[bytes], log: Path) -> int:
@@ -86,17 +116,17 @@ def _first_of(outer: subprocess.Popen[bytes], log: Path) -> int:
     raise NodeError(f"expected namespaces for the node, got none: {log.read_text(errors='replace').strip()}")
 
 
-def _join(made: Room) -> None:
-    sweep()
+def _join(made: Room, place: Place) -> None:
+    sweep(place)
     inside = ["peer", "name", _INSIDE, "netns", str(made.first)]
-    _call(["ip", "link", "add", "name", _OUTSIDE, "type", "veth", *inside])
-    _call(["ip", "address", "add", f"{MACHINE_ADDRESS}/{PREFIX_BITS}", "dev", _OUTSIDE])
-    _call(["ip", "link", "set", _OUTSIDE, "up"])
+    _call(["ip", "link", "add", "name", place.link, "type", "veth", *inside])
+    _call(["ip", "address", "add", f"{place.machine_address}/{PREFIX_BITS}", "dev", place.link])
+    _call(["ip", "link", "set", place.link, "up"])
     made.call("ip", "link", "set", "lo", "up")
-    made.call("ip", "address", "add", f"{NODE_ADDRESS}/{PREFIX_BITS}", "dev", _INSIDE)
+    made.call("ip", "address", "add", f"{place.node_address}/{PREFIX_BITS}", "dev", _INSIDE)
     made.call("ip", "link", "set", _INSIDE, "up")
     # Nothing forwards for the node; but a service's address needs a route before iptables turns it into a pod's.
-    made.call("ip", "route", "add", "default", "via", MACHINE_ADDRESS)
+    made.call("ip", "route", "add", "default", "via", place.machine_address)
     made.call("sysctl", "-qw", "net.ipv4.ip_forward=1")
 
 

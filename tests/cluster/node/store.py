@@ -13,23 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tests.cluster.binaries import cache_base
 from tests.cluster.node.programs import Program
 from tests.cluster.node.room import NodeError, Room
 
 _STARTS_SECONDS = 60.0
-
-
-def root() -> Path:
-    """containerd's root, in the cache of the test cluster."""
-    folder = cache_base() / "containerd"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def blob(digest: str) -> Path:
-    """Where containerd keeps a blob, if it has it."""
-    return root() / "io.containerd.content.v1.content" / "blobs" / digest.replace(":", "/")
 
 
 @dataclass(frozen=True)
@@ -39,6 +26,11 @@ class Store:
     room: Room
     program: Program
     socket: Path
+    root: Path
+
+    def blob(self, digest: str) -> Path:
+        """Where it keeps a blob, if it has it."""
+        return self.root / "io.containerd.content.v1.content" / "blobs" / digest.replace(":", "/")
 
     def call(self, *arguments: str, timeout_seconds: float = 600.0) -> str:
         """What `ctr` prints, of the images and containers that the kubelet sees."""
@@ -66,7 +58,7 @@ class Store:
         self.call("containers", "rm", *left)
         self.program.stop()
         for kind in ("containers", "sandboxes"):
-            shutil.rmtree(root() / "io.containerd.grpc.v1.cri" / kind, ignore_errors=True)
+            shutil.rmtree(self.root / "io.containerd.grpc.v1.cri" / kind, ignore_errors=True)
         self.program.start()
         self.await_ready()
 

@@ -1,0 +1,171 @@
+"""Where jobs are played on the real cluster: a namespace under Pod Security `restricted`, the chart, volumes, jobs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.cluster.node import images
+from tests.cluster.node.cluster import Cluster
+from tests.controller.waiting import eventually
+
+SYSTEM, STUDIO = "thinwire-system", "studio"
+CHART = images.REPOSITORY / "charts" / "thinwire"
+CONTROLLER = "thinwire-controller"
+USER_ID = 65532
+ENDED = ("Succeeded", "Failed")
+JOB_SECONDS = 240.0
+
+Raw = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A cluster with thinwire installed."""
+
+    cluster: Cluster
+
+    def kubectl(self, *arguments: str, text: str | None = None, user: str = "admin") -> str:
+        return self.cluster.kubectl("--namespace", STUDIO, *arguments, text=text, user=user)
+
+    def raw(self, *arguments: str) -> Raw:
+        found: Raw = json.loads(self.kubectl(*arguments, "-o", "json"))
+        return found
+
+    def items(self, *arguments: str) -> list[Raw]:
+        found: list[Raw] = self.raw("get", *arguments)["items"]
+        return found
+
+    def release(self, *values: str) -> str:
+        """Install or upgrade the chart with the images of this checkout, and wait until it is ready."""
+        own = ["controller.image.tag=dev", "runtime.image.tag=dev", "controller.image.pullPolicy=Never", *values]
+        chosen = [word for value in own for word in ("--set", value)]
+        place = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
+        return self.cluster.helm("upgrade", "--install", "thinwire", str(CHART), *place, *chosen)
+
+    def claim(self, name: str) -> Path:
+        """A volume on this machine, claimed under this name; returns its folder."""
+        folder = self.cluster.files.folder / "volumes" / name
+        folder.mkdir(parents=True)
+        folder.chmod(0o777)
+        size = {"storage": "1Gi"}
+        volume: Raw = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolume",
+            "metadata": {"name": name},
+            "spec": {
+                "capacity": size,
+                "accessModes": ["ReadWriteMany"],
+                "hostPath": {"path": str(folder)},
+                "storageClassName": "by-hand",
+                "claimRef": {"namespace": STUDIO, "name": name},
+            },
+        }
+        claim: Raw = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name},
+            "spec": {
+                "accessModes": ["ReadWriteMany"],
+                "storageClassName": "by-hand",
+                "resources": {"requests": size},
+                "volumeName": name,
+            },
+        }
+        self.kubectl("apply", "-f", "-", text=json.dumps(volume))
+        self.kubectl("apply", "-f", "-", text=json.dumps(claim))
+        return folder
+
+    def submit(self, job: Raw) -> Job:
+        """Apply a job and return a handle on it."""
+        self.kubectl("apply", "-f", "-", text=json.dumps(job))
+        return Job(self, job["metadata"]["name"])
+
+    def controller_pods(self) -> list[Raw]:
+        listed = self.cluster.kubectl(
+            *("--namespace", SYSTEM, "get", "pods", "-l", f"app.kubernetes.io/name={CONTROLLER}", "-o", "json")
+        )
+        pods: list[Raw] = json.loads(listed)["items"]
+        return pods
+
+
+@dataclass(frozen=True)
+class Job:
+    """One DiffusionJob on the stage."""
+
+    stage: Stage
+    name: str
+
+    def raw(self) -> Raw:
+        return self.stage.raw("get", "dj", self.name)
+
+    def status(self) -> Raw:
+        found: Raw = self.raw().get("status", {})
+        return found
+
+    def state(self) -> str:
+        return str(self.status().get("state", ""))
+
+    def pods(self) -> list[Raw]:
+        return self.stage.items("pods", "-l", f"thinwire.dev/job-name={self.name}")
+
+    def reasons(self) -> list[str]:
+        """Reasons of its events, in the order in which they were told first."""
+        events = [one for one in self.stage.items("events.events.k8s.io") if one["regarding"]["name"] == self.name]
+        return [one["reason"] for one in sorted(events, key=lambda one: str(one["eventTime"]))]
+
+    def await_state(self, *states: str, within_seconds: float = JOB_SECONDS) -> Raw:
+        """Wait for one of these states; a job that ends otherwise fails the test with its story."""
+
+        def reached() -> bool:
+            state = self.state()
+            assert state in states or state not in ENDED, f"{self.name} is {state}:\n{self.story()}"
+            return state in states
+
+        self._eventually(reached, within_seconds)
+        return self.status()
+
+    def await_progress(self, prompts: int, step: int = 0, within_seconds: float = JOB_SECONDS) -> None:
+        """Wait until this many prompts are done, and in the next this step is reached; or more."""
+
+        def reached() -> bool:
+            status = self.status()
+            assert status.get("state") not in ENDED, f"{self.name} has ended:\n{self.story()}"
+            progress = status.get("progress", {})
+            done = progress.get("promptsDone", 0)
+            return bool(done > prompts or (done == prompts and progress.get("step", 0) >= step))
+
+        self._eventually(reached, within_seconds)
+
+    def story(self) -> str:
+        """What somebody would look at who asks what is wrong."""
+        logs = ""
+        for pod in self.pods():
+            logs += f"--- {pod['metadata']['name']}: {pod['status'].get('phase')}\n"
+            logs += self.stage.kubectl("logs", pod["metadata"]["name"], "--tail=20", "--ignore-errors")
+        return self.stage.kubectl("describe", "dj", self.name) + logs
+
+    def children(self) -> list[str]:
+        """What there is of it in the cluster beside itself."""
+        kinds = "pods,jobs,services,configmaps"
+        found = self.stage.items(kinds, "-l", f"thinwire.dev/job-name={self.name}")
+        return [f"{one['kind']}/{one['metadata']['name']}" for one in found]
+
+    def delete(self) -> None:
+        self.stage.kubectl("delete", "dj", self.name, "--wait=true")
+
+    def _eventually(self, condition: Callable[[], bool], within_seconds: float) -> None:
+        try:
+            eventually(condition, within_seconds=within_seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story()}") from None
+
+
+def pictures(folder: Path) -> dict[str, Image.Image]:
+    """Every finished picture below an output folder, by prompt."""
+    return {path.stem: Image.open(path).convert("RGB") for path in sorted((folder / "images").glob("*.png"))}
