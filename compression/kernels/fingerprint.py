@@ -1,7 +1,7 @@
 """A kernel's fingerprint: what it really computes, not what it is called.
 
-A short series of tensors goes through every rung and predictor order; frames and states are hashed. Kernels that
-differ in one bit anywhere on the way differ in the fingerprint.
+A short series of tensors goes through every kind of rung, key frames in each of their forms, and every predictor order;
+frames and states are hashed. Kernels that differ in one bit anywhere on the way differ in the fingerprint.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinwire.compression.checksums import crc32
 from thinwire.compression.frames import HEADER_BYTES, FrameLayout
-from thinwire.compression.ladder import LADDER, RAW
+from thinwire.compression.ladder import FP8, LADDER, RAW, SPARSE_1_OF_8, SPARSE_2_OF_4
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.rungs.transform import TransformRung
 from thinwire.compression.state import StreamState
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _ROWS, _HEADS, _HEAD_SIZE = 67, 3, 7
 _CHANNELS = _HEADS * _HEAD_SIZE
 _TRANSFORMS = (RAW, *(TransformRung(rate) for rate in (1_000, 500, 3_000)))
+_TRANSFORMS_ALL_THROUGH = tuple(TransformRung(rate) for rate in (5_000, 250, 6_000, 1_250))
+# Low rank is left out: its encoder asks LAPACK, whose bits are the machine's own; what it sends decodes alike anywhere.
+_BEYOND_THE_LADDER = (FP8, SPARSE_2_OF_4, FP8, SPARSE_1_OF_8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ _CASES = (
     _Case(torch.float16, 2, BaseFormat.INT8),
     _Case(torch.float32, 0, BaseFormat.FULL),
     _Case(torch.float32, 2, BaseFormat.FULL, _TRANSFORMS, calibrated=True),
+    _Case(torch.bfloat16, 2, BaseFormat.INT8, _TRANSFORMS_ALL_THROUGH, calibrated=True),
+    _Case(torch.float32, 1, BaseFormat.FULL, _BEYOND_THE_LADDER),
 )
 
 

@@ -10,6 +10,7 @@ from thinwire.compression import (
     RAW,
     RUNGS,
     BaseFormat,
+    Basis,
     Exchange,
     Kernel,
     Role,
@@ -75,13 +76,15 @@ def pair(
     base_format: BaseFormat = BaseFormat.FULL,
     encoder_kernel: str = "native",
     decoder_kernel: str = "native",
+    basis: Basis | None = None,
 ) -> tuple[StreamEncoder, StreamDecoder]:
     """Both ends of STREAM."""
+    shape = (STREAM, rows, channels, dtype)
     encoder = StreamEncoder(
-        STREAM, rows, channels, dtype, order=order, base_format=base_format, kernel=kernel_named(encoder_kernel)
+        *shape, order=order, base_format=base_format, kernel=kernel_named(encoder_kernel), basis=basis
     )
     decoder = StreamDecoder(
-        STREAM, rows, channels, dtype, order=order, base_format=base_format, kernel=kernel_named(decoder_kernel)
+        *shape, order=order, base_format=base_format, kernel=kernel_named(decoder_kernel), basis=basis
     )
     return encoder, decoder
 

@@ -79,7 +79,7 @@ static void finish(stream_t *s, const tables_t *c, const scratch_t *t, int key_f
 }
 
 INLINE void move_rows(stream_t *s, const rung_t *g, const tables_t *c, const scratch_t *t, const void *from, int encode,
-                      int key_frame, void *to, D *lost, int order, int base_format) {
+                      int key_frame, void *to, loss_t *lost, int order, int base_format) {
     for (int64_t row = 0; row < s->rows; row++) {
         const int whole = g->kind == RAW;
         const float *coded = column(s, t, CODED);
@@ -93,7 +93,7 @@ INLINE void move_rows(stream_t *s, const rung_t *g, const tables_t *c, const scr
 }
 
 static void move(stream_t *s, const rung_t *g, const tables_t *c, const scratch_t *t, const void *from, int encode,
-                 int key_frame, void *to, D *lost) {
+                 int key_frame, void *to, loss_t *lost) {
     memset(column(s, t, SUMS), 0, 6 * s->stride * sizeof(float));
     DISPATCH(move_rows, s, g, c, t, from, encode, key_frame, to, lost);
     finish(s, c, t, key_frame);

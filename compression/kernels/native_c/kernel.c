@@ -25,13 +25,13 @@ int thinwire_encode(stream_t *s, const rung_t *g, const tables_t *c, const scrat
                     uint8_t *frame, int64_t payload_bytes, int key_frame, double *relative_error) {
     uint8_t *payload = frame + HEADER_BYTES;
     double energy = 0;
-    D lost = {0};
+    loss_t lost = {0};
     if (g->kind == RAW) {
         memcpy(payload, x, payload_bytes);
         move(s, g, c, t, x, 1, key_frame, NULL, &lost);
     } else {
         if (!key_frame) coefficients(s, c, t);
-        measure(s, x, t, g->kind, key_frame, &energy);
+        measure(s, x, t, g->kind, key_frame, &energy, &lost);
         if (!(energy <= (double)c->largest_total[ROOT_MEAN_SQUARE])) return NOT_FINITE;
         if (!write_scales(s, g, c, t, payload)) return NOT_FINITE;
         read_scales(s, g, c, t, payload);
@@ -41,7 +41,7 @@ int thinwire_encode(stream_t *s, const rung_t *g, const tables_t *c, const scrat
     const uint32_t crc = crc32(c, payload, payload_bytes);
     memcpy(frame, header, CHECKED_BYTES);
     memcpy(frame + CHECKED_BYTES, &crc, sizeof crc);
-    *relative_error = energy > 0 ? sqrt(lane_total(lost) / energy) : 0;
+    *relative_error = energy > 0 ? sqrt(lane_total(lost.total) / energy) : 0;
     return DONE;
 }
 
@@ -49,7 +49,7 @@ int thinwire_decode(stream_t *s, const rung_t *g, const tables_t *c, const scrat
                     const uint8_t *header, void *x, int64_t payload_bytes, int key_frame) {
     const uint8_t *payload = frame + HEADER_BYTES;
     uint32_t promised;
-    D lost = {0};
+    loss_t lost = {0};
     if (memcmp(frame, header, CHECKED_BYTES)) return WRONG_HEADER;
     memcpy(&promised, frame + CHECKED_BYTES, sizeof promised);
     if (crc32(c, payload, payload_bytes) != promised) return WRONG_CRC;

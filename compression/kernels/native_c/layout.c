@@ -44,6 +44,12 @@ typedef struct {
     uint32_t crc[16][256];
 } tables_t;
 
+/* What coding lost: sums of squares. `fine`: of tensors so quiet that squares would leave float32's range. */
+typedef struct {
+    D total;
+    int fine;
+} loss_t;
+
 typedef struct {
     float *residual; /* [rows, stride] */
     float *columns;  /* [COLUMN_ARRAYS, stride] */

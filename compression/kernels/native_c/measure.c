@@ -1,3 +1,6 @@
+/* Below this energy of a tensor, squares are summed in double precision. */
+#define QUIET 0x1p-60
+
 /* Pass 1: residual, its moments, the tensor's energy; then the scales made of them. */
 INLINE void measure_rows(const stream_t *s, const void *x, const scratch_t *t, int kind, int key_frame, double *energy,
                          int order, int base_format) {
@@ -46,10 +49,23 @@ INLINE void measure_rows(const stream_t *s, const void *x, const scratch_t *t, i
     *energy = lane_total(energies);
 }
 
-static void measure(const stream_t *s, const void *x, const scratch_t *t, int kind, int key_frame, double *energy) {
+/* Energy of a tensor whose squares leave float32's range. */
+static double fine_energy(const stream_t *s, const void *x, const scratch_t *t) {
+    double energy = 0;
+    for (int64_t row = 0; row < s->rows; row++) {
+        const float *wide = wide_row(s, x, row, column(s, t, WIDE));
+        for (int64_t j = 0; j < s->channels; j++) energy += (double)wide[j] * (double)wide[j];
+    }
+    return energy;
+}
+
+static void measure(const stream_t *s, const void *x, const scratch_t *t, int kind, int key_frame, double *energy,
+                    loss_t *lost) {
     if (kind == PER_TOKEN) DISPATCH(measure_rows, s, x, t, PER_TOKEN, key_frame, energy);
     else if (kind == MEAN_MAGNITUDE) DISPATCH(measure_rows, s, x, t, MEAN_MAGNITUDE, key_frame, energy);
     else DISPATCH(measure_rows, s, x, t, ROOT_MEAN_SQUARE, key_frame, energy);
+    lost->fine = *energy < QUIET;
+    if (lost->fine) *energy = fine_energy(s, x, t);
 }
 
 

@@ -6,7 +6,7 @@ INLINE V level_at(I code, const V *levels, int count) {
 }
 
 INLINE void few_levels_row(const stream_t *s, const rung_t *g, const scratch_t *t, int64_t row, int encode, int count,
-                           D *lost) {
+                           loss_t *lost) {
     const float scale = t->row_b[row], *step = column(s, t, STEP), *inverse = column(s, t, INVERSE);
     const float *residual_row = t->residual + row * s->stride;
     float *coded_row = column(s, t, CODED);
@@ -30,13 +30,13 @@ INLINE void few_levels_row(const stream_t *s, const rung_t *g, const scratch_t *
         store(coded_row + j, coded);
         if (encode) {
             const V error = load(residual_row + j) - coded;
-            squares += error * error;
+            lose(error, &squares, lost);
         }
     }
-    if (encode) *lost += __builtin_convertvector(squares, D);
+    if (encode) lost->total += __builtin_convertvector(squares, D);
 }
 
-INLINE void integer_row(const stream_t *s, const rung_t *g, const scratch_t *t, int64_t row, int encode, D *lost) {
+INLINE void integer_row(const stream_t *s, const rung_t *g, const scratch_t *t, int64_t row, int encode, loss_t *lost) {
     const float scale = t->row_b[row], *step = column(s, t, STEP), *residual_row = t->residual + row * s->stride;
     const V inverse = splat(scale > 0 ? 1.0f / scale : 0), high = splat((float)g->levels), low = -high;
     float *coded_row = column(s, t, CODED);
@@ -56,13 +56,13 @@ INLINE void integer_row(const stream_t *s, const rung_t *g, const scratch_t *t, 
         store(coded_row + j, coded);
         if (encode) {
             const V error = load(residual_row + j) - coded;
-            squares += error * error;
+            lose(error, &squares, lost);
         }
     }
-    if (encode) *lost += __builtin_convertvector(squares, D);
+    if (encode) lost->total += __builtin_convertvector(squares, D);
 }
 
-INLINE void coded_row(const stream_t *s, const rung_t *g, const scratch_t *t, int64_t row, int encode, D *lost) {
+INLINE void coded_row(const stream_t *s, const rung_t *g, const scratch_t *t, int64_t row, int encode, loss_t *lost) {
     if (g->kind == PER_TOKEN) integer_row(s, g, t, row, encode, lost);
     else if (g->levels == 2) few_levels_row(s, g, t, row, encode, 2, lost);
     else if (g->levels == 3) few_levels_row(s, g, t, row, encode, 3, lost);

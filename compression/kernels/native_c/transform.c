@@ -254,7 +254,7 @@ static void restore(const job_t *j, int64_t row, float *y) {
         for (; i < j->width[bits - 1]; i++) y[order[i]] = j->tc->level[bits][codes[i]] * (amplitudes[i] * octaves);
 }
 
-INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_frame, void *to, D *lost, int order,
+INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_frame, void *to, loss_t *lost, int order,
                            int base_format) {
     float *y = j->ts->decoded, *values = y + ROWS_AT_ONCE * j->pitch;
     for (int64_t first = 0; first < s->rows; first += ROWS_AT_ONCE) {
@@ -269,9 +269,9 @@ INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_fram
                 V squares = {0};
                 for (int64_t i = 0; i < s->stride; i += LANES) {
                     const V error = load(residual + i) - load(coded + i);
-                    squares += error * error;
+                    lose(error, &squares, lost);
                 }
-                *lost += __builtin_convertvector(squares, D);
+                lost->total += __builtin_convertvector(squares, D);
             }
             if (key_frame) absorb_row(s, j->c, j->t, first + r, coded, 0, 1, to, order, base_format);
             else absorb_row(s, j->c, j->t, first + r, coded, 0, 0, to, order, base_format);
@@ -279,7 +279,7 @@ INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_fram
     }
 }
 
-static void transform_move(const job_t *j, int encode, int key_frame, void *to, D *lost) {
+static void transform_move(const job_t *j, int encode, int key_frame, void *to, loss_t *lost) {
     stream_t *s = j->s;
     memset(column(s, j->t, SUMS), 0, 6 * s->stride * sizeof(float));
     DISPATCH(transform_rows, s, j, encode, key_frame, to, lost);
@@ -303,9 +303,9 @@ int thinwire_transform_encode(stream_t *s, const basis_t *basis, const tables_t 
     job_t j = {.s = s, .basis = basis, .c = c, .tc = tc, .t = t, .ts = ts, .pitch = s->stride + LANES};
     uint8_t *payload = frame + HEADER_BYTES;
     double energy = 0;
-    D lost = {0};
+    loss_t lost = {0};
     if (!key_frame) coefficients(s, c, t);
-    measure(s, x, t, PER_TOKEN, key_frame, &energy);
+    measure(s, x, t, PER_TOKEN, key_frame, &energy, &lost);
     if (!(energy <= (double)c->largest_total[ROOT_MEAN_SQUARE])) return NOT_FINITE;
     transform_components(&j);
     memset(payload, 0, payload_bytes);
@@ -318,7 +318,7 @@ int thinwire_transform_encode(stream_t *s, const basis_t *basis, const tables_t 
     const uint32_t crc = crc32(c, payload, payload_bytes);
     memcpy(frame, header, CHECKED_BYTES);
     memcpy(frame + CHECKED_BYTES, &crc, sizeof crc);
-    *relative_error = energy > 0 ? sqrt(lane_total(lost) / energy) : 0;
+    *relative_error = energy > 0 ? sqrt(lane_total(lost.total) / energy) : 0;
     return DONE;
 }
 
@@ -328,7 +328,7 @@ int thinwire_transform_decode(stream_t *s, const basis_t *basis, const tables_t 
     job_t j = {.s = s, .basis = basis, .c = c, .tc = tc, .t = t, .ts = ts, .pitch = s->stride + LANES};
     const uint8_t *payload = frame + HEADER_BYTES;
     uint32_t promised;
-    D lost = {0};
+    loss_t lost = {0};
     if (memcmp(frame, header, CHECKED_BYTES)) return WRONG_HEADER;
     memcpy(&promised, frame + CHECKED_BYTES, sizeof promised);
     if (crc32(c, payload, payload_bytes) != promised) return WRONG_CRC;

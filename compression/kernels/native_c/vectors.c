@@ -29,3 +29,13 @@ INLINE void store_codes(uint8_t *p, I codes) {
     memcpy(p, &narrow, sizeof narrow);
 }
 INLINE V round_even(V v) { return (v + 12582912.0f) - 12582912.0f; } /* for |v| < 2**22 */
+
+/* Add the squares of `error`: into `squares`, which the caller adds to the total row by row, or finely at once. */
+INLINE void lose(V error, V *squares, loss_t *lost) {
+    if (lost->fine) {
+        const D wide = __builtin_convertvector(error, D);
+        lost->total += wide * wide;
+    } else {
+        *squares += error * error;
+    }
+}

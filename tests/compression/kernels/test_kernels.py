@@ -20,9 +20,11 @@ from tests.compression.cases import (
     seeds,
     shapes,
 )
-from thinwire.compression import LADDER, RUNGS, choose_kernel
+from thinwire.compression import LADDER, RAW, RUNGS, Basis, choose_kernel, rung_named
 from thinwire.compression.kernels import build
 from thinwire.compression.kernels.native import load_native_kernel
+
+PLAIN_BASIS = Basis(*(torch.eye(16).repeat(3, 1, 1),) * 2, torch.zeros(48, dtype=torch.int16))
 
 
 @settings(max_examples=60, deadline=None)
@@ -60,6 +62,30 @@ def test_kernels_agree_across_blocks_and_lanes(shape):
         said = {"rung": LADDER[step % len(LADDER)], "epoch": 0, "step": step}
         assert torch.equal(native.encode(x, **said).frame, eager.encode(x, **said).frame)
     assert native.checksum() == eager.checksum()
+
+
+@pytest.mark.parametrize("power", [-20, -40, -70, -100, -126])
+@pytest.mark.parametrize("rung", ["int8", "bits2", "bits1", "transform-1000"])
+def test_the_relative_error_of_a_quiet_tensor_is_the_reference_s(power, rung):
+    first, second = drifting(64, 48, torch.float32, 2)
+    found = []
+    for kernel in ("native", "eager"):
+        encoder, _ = pair(64, 48, encoder_kernel=kernel, basis=PLAIN_BASIS)
+        encoder.encode(first * 2.0**power, rung=RAW, epoch=0, step=0, key_frame=True)
+        sent = encoder.encode(second * 2.0**power, rung=rung_named(rung), epoch=0, step=1)
+        found.append(sent.relative_error)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+    assert found[0] > 0
+
+
+def test_a_quiet_tensor_after_a_loud_one_tells_its_relative_error():
+    loud, quiet = torch.full((64, 48), 2.0**40), torch.full((64, 48), 2.0**-60)
+    found = []
+    for kernel in ("native", "eager"):
+        encoder, _ = pair(64, 48, encoder_kernel=kernel)
+        encoder.encode(loud, rung=RAW, epoch=0, step=0, key_frame=True)
+        found.append(encoder.encode(quiet, rung=rung_named("int4"), epoch=0, step=1).relative_error)
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
 
 
 def test_kernels_have_one_fingerprint():
