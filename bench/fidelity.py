@@ -35,7 +35,6 @@ from thinwire.compression import (
     RAW,
     RUNGS,
     Calibration,
-    Demand,
     Role,
     TransformRung,
     allocate,
@@ -175,9 +174,9 @@ def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
     folder = Path(setting.model)
     calibration = Calibration.load(folder / CALIBRATION_FILE, model_fingerprint(folder))
     demands = [
-        Demand(layer, role, 1, sensitivity)
-        for (layer, role), sensitivity in sorted(calibration.sensitivities.items())
-        if role in (Role.KEY, Role.VALUE)
+        calibration.demand(place, 1, TRANSFORMS)
+        for place in sorted(calibration.bases)
+        if place[1] in (Role.KEY, Role.VALUE)
     ]
     allocated = allocate(rung.millibits, demands, TRANSFORMS) if codec.startswith(ALLOCATED) else None
     return ThinwireCodec.maker(kernel, rung, key_rung, order, bases=calibration.bases, allocated=allocated)

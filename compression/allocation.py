@@ -6,8 +6,9 @@ budget that the hull reaches and at most one step short of it between them.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from thinwire.compression.errors import RungError
 from thinwire.compression.ladder import LADDER
@@ -19,15 +20,18 @@ Place = tuple[int, Role]
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One (layer, role): its values per step and what a unit of relative error on it costs, on any common scale.
+    """One (layer, role): its values per step and what a unit of error on it costs, on any common scale.
 
-    Raises ValueError unless values > 0 and sensitivity is finite and not negative.
+    distortions: what each rung leaves of this place's own energy, in the unit that the sensitivity refers to; without
+    it every place has the rungs' usual relative errors. Raises ValueError unless values > 0 and sensitivity is finite
+    and not negative.
     """
 
     layer: int
     role: Role
     values: int
     sensitivity: float = 1.0
+    distortions: Mapping[Rung, float] | None = None
 
     def __post_init__(self) -> None:
         if self.values <= 0:
@@ -41,6 +45,10 @@ class Demand:
     def place(self) -> Place:
         """The key in an allocation."""
         return (self.layer, self.role)
+
+    def distortion(self, rung: Rung) -> float:
+        """Return what the rung leaves here; raises KeyError for one that `distortions` does not know."""
+        return rung.distortion if self.distortions is None else self.distortions[rung]
 
 
 def _ascending(ladder: Iterable[Rung]) -> list[Rung]:
@@ -83,21 +91,21 @@ def spread(budget_millibits: int, demands: Sequence[Demand], ladder: Iterable[Ru
     return allocation
 
 
-def hull(ladder: Iterable[Rung]) -> list[Rung]:
+def hull(ladder: Iterable[Rung], distortion: Callable[[Rung], float] = attrgetter("distortion")) -> list[Rung]:
     """Return the rungs on the lower convex hull of (millibits, distortion), coarsest first."""
     kept: list[Rung] = []
     for rung in _ascending(ladder):
-        if kept and rung.distortion >= kept[-1].distortion:
+        if kept and distortion(rung) >= distortion(kept[-1]):
             continue
-        while len(kept) >= 2 and _gain(kept[-2], kept[-1]) <= _gain(kept[-1], rung):
+        while len(kept) >= 2 and _gain(kept[-2], kept[-1], distortion) <= _gain(kept[-1], rung, distortion):
             kept.pop()
         kept.append(rung)
     return kept
 
 
-def _gain(low: Rung, high: Rung) -> float:
+def _gain(low: Rung, high: Rung, distortion: Callable[[Rung], float]) -> float:
     """Distortion saved per millibit on the way from `low` to `high`."""
-    return (low.distortion - high.distortion) / (high.millibits - low.millibits)
+    return (distortion(low) - distortion(high)) / (high.millibits - low.millibits)
 
 
 def allocate(budget_millibits: int, demands: Sequence[Demand], ladder: Iterable[Rung] = LADDER) -> dict[Place, Rung]:
@@ -106,30 +114,39 @@ def allocate(budget_millibits: int, demands: Sequence[Demand], ladder: Iterable[
     Deterministic: ties go to the demand given first. Raises RungError if the budget is below the coarsest rung and
     ValueError for two demands of one place.
     """
-    rungs = hull(ladder)
+    rungs = _ascending(ladder)
     _require_affordable(budget_millibits, rungs)
     if len({demand.place for demand in demands}) != len(demands):
         raise ValueError("demands: expected one for each (layer, role), got some twice")
-    left = sum((budget_millibits - rungs[0].millibits) * demand.values for demand in demands)
+    hulls = [hull(rungs, demand.distortion) for demand in demands]
+    left = sum(
+        (budget_millibits - choices[0].millibits) * demand.values
+        for demand, choices in zip(demands, hulls, strict=True)
+    )
     chosen = [0] * len(demands)
-    steps = [(-demand.sensitivity * _gain(*rungs[:2]), index) for index, demand in enumerate(demands) if len(rungs) > 1]
+
+    def step(index: int) -> tuple[float, int]:
+        demand, low, high = demands[index], *hulls[index][chosen[index] : chosen[index] + 2]
+        return (-demand.sensitivity * _gain(low, high, demand.distortion), index)
+
+    steps = [step(index) for index, choices in enumerate(hulls) if len(choices) > 1]
     heapq.heapify(steps)
     while steps:
         _, index = heapq.heappop(steps)
-        demand, at = demands[index], chosen[index]
-        price = (rungs[at + 1].millibits - rungs[at].millibits) * demand.values
+        choices, at = hulls[index], chosen[index]
+        price = (choices[at + 1].millibits - choices[at].millibits) * demands[index].values
         if price > left:
             continue
         left -= price
         chosen[index] = at + 1
-        if at + 2 < len(rungs):
-            heapq.heappush(steps, (-demand.sensitivity * _gain(rungs[at + 1], rungs[at + 2]), index))
-    return {demand.place: rungs[at] for demand, at in zip(demands, chosen, strict=True)}
+        if at + 2 < len(choices):
+            heapq.heappush(steps, step(index))
+    return {demand.place: choices[at] for demand, choices, at in zip(demands, hulls, chosen, strict=True)}
 
 
 def predicted_error(allocation: Mapping[Place, Rung], demands: Iterable[Demand]) -> float:
     """Return what `allocate` minimises."""
-    return sum(demand.values * demand.sensitivity * allocation[demand.place].distortion for demand in demands)
+    return sum(demand.values * demand.sensitivity * demand.distortion(allocation[demand.place]) for demand in demands)
 
 
 def mean_millibits(allocation: Mapping[Place, Rung], demands: Sequence[Demand]) -> float:

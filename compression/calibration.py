@@ -8,7 +8,7 @@
 Metadata: format (thinwire-calibration), version (1), model (its fingerprint), recipe (how it was made).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,25 +17,36 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from thinwire.compression.allocation import Demand, Place
 from thinwire.compression.errors import CalibrationError, TensorError
+from thinwire.compression.rungs.base import Rung
+from thinwire.compression.rungs.transform import TransformRung
 from thinwire.compression.streams import Role
 from thinwire.compression.transform.amplitudes import energy_codes
 from thinwire.compression.transform.basis import Basis, basis_from_moments
 
-FORMAT, VERSION = "thinwire-calibration", "1"
+FORMAT, VERSION = "thinwire-calibration", "2"
 CALIBRATION_FILE = "calibration.safetensors"
 """Its name in a model folder."""
-Place = tuple[int, Role]
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """bases, sensitivities: by (layer, role). model: fingerprint of the model it was measured on."""
+    """bases, sensitivities: by (layer, role). model: fingerprint of the model it was measured on.
+
+    A sensitivity is what a unit of component energy costs there.
+    """
 
     model: str
     recipe: str
     bases: Mapping[Place, Basis]
     sensitivities: Mapping[Place, float]
+
+    def demand(self, place: Place, values: int, ladder: Iterable[TransformRung]) -> Demand:
+        """Return what the allocator must know of one (layer, role) with so many values per step."""
+        layer, role = place
+        left_over: dict[Rung, float] = {rung: rung.left_over(self.bases[place]) for rung in ladder}
+        return Demand(layer, role, values, self.sensitivities[place], left_over)
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
@@ -97,33 +108,56 @@ def _parts(tensors: Mapping[str, Tensor], place: Place) -> tuple[Tensor, Tensor,
 
 @dataclass(slots=True)
 class BasisMeter:
-    """Gathers what one (layer, role) shows over a few prompts, and makes a basis of it.
+    """Gathers what one (layer, role) shows over a few prompts, and makes a basis and a sensitivity of it.
 
-    metric: [heads, size, size], what an error costs (see basis), on any scale.
+    heads, size: of its tensors, channels = heads x size. Memory: two matrices per head, however many steps there are.
     """
 
-    metric: Tensor
-    _moments: list[Tensor] = field(default_factory=list)
+    heads: int
+    size: int
+    _residuals: Tensor = field(init=False)
+    _gradients: Tensor = field(init=False)
+    _gradient_rows: int = 0
+    _loudness: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._residuals = torch.zeros(self.heads, self.size, self.size, dtype=torch.float64)
+        self._gradients = torch.zeros_like(self._residuals)
+
+    def _moment(self, rows_RC: Tensor) -> Tensor:
+        rows_HRD = rows_RC.double().reshape(-1, self.heads, self.size).transpose(0, 1)
+        return (rows_HRD.mT @ rows_HRD).cpu()
 
     def add(self, residual_RC: Tensor) -> None:
-        """Take in one closed-loop residual, [rows, channels]."""
-        heads, size, _ = self.metric.shape
-        residual_HRD = residual_RC.double().view(-1, heads, size).transpose(0, 1)
-        moment_HDD = residual_HRD.mT @ residual_HRD / max(residual_RC.shape[0], 1)
-        if bool(moment_HDD.any()):
-            self._moments.append(moment_HDD)
+        """Take in one closed-loop residual, [rows, channels]; every step counts alike, loud or quiet."""
+        moment_HDD = self._moment(residual_RC) / max(residual_RC.shape[0], 1)
+        loudness = float(moment_HDD.diagonal(dim1=1, dim2=2).mean())
+        if loudness > 0:
+            self._residuals += moment_HDD / loudness
+            self._loudness.append(loudness)
+
+    def weigh(self, gradient_RC: Tensor) -> None:
+        """Take in how the model's output answers to errors of this tensor: gradients, [rows, channels]."""
+        self._gradients += self._moment(gradient_RC)
+        self._gradient_rows += gradient_RC.shape[0]
+
+    @property
+    def sensitivity(self) -> float:
+        """What a unit of a component's energy costs, per token: the scale that the basis leaves out."""
+        trace = float(self._gradients.diagonal(dim1=1, dim2=2).sum())
+        return trace / max(self.heads * self.size * self._gradient_rows, 1)
 
     def basis(self) -> Basis:
-        """Return the basis; every step counts alike, loud or quiet, and usual amplitudes are those of the median step.
+        """Return the basis; usual amplitudes are those of a step of median loudness.
 
-        Raises ValueError before any `add` of a residual that is not zero.
+        Without gradients an error costs the same in every direction. Raises ValueError before any `add` of a residual
+        that is not zero.
         """
-        if not self._moments:
+        if not self._loudness:
             raise ValueError("basis: expected at least one residual that is not zero, got none")
-        even = [moment / moment.diagonal(dim1=1, dim2=2).mean() for moment in self._moments]
-        forward, inverse = basis_from_moments(torch.stack(even).sum(dim=0), self.metric)
-        energies = [
-            (forward.double().mT @ moment @ forward.double()).diagonal(dim1=1, dim2=2) for moment in self._moments
-        ]
-        codes = torch.stack([energy_codes(energy.flatten().float()) for energy in energies])
-        return Basis(forward, inverse, codes.median(dim=0).values)
+        even_HDD = self._residuals / len(self._loudness)
+        alike = torch.eye(self.size, dtype=torch.float64).repeat(self.heads, 1, 1)
+        forward, inverse = basis_from_moments(even_HDD, self._gradients if bool(self._gradients.any()) else alike)
+        energies_HD = (forward.double().mT @ even_HDD @ forward.double()).diagonal(dim1=1, dim2=2)
+        loudness = sorted(self._loudness)[len(self._loudness) // 2]
+        return Basis(forward, inverse, energy_codes((energies_HD * loudness).flatten().float()))

@@ -1,13 +1,13 @@
 """`python -m thinwire.runtime.calibrate FOLDER`: measure a model's bases and sensitivities, and write its calibration.
 
 A few pictures are sampled by plain diffusers in one process while all that attention takes and gives goes through a
-closed loop of the codec. Gathered per (layer, role):
+closed loop of the codec. Gathered per (layer, role), in thinwire.compression's BasisMeter:
 
-    residuals     second moments per head of what the closed loop codes: C of thinwire.compression's bases
-    metric        what an error costs attention: E[q q^T] for keys, E[k k^T] for queries, W_h^T W_h of the output
-                  projection for values and outputs (identity where a layer has none of its own)
-    sensitivity   trace(G C), G = E[g g^T] over gradients g of a random projection of the guided prediction with
-                  respect to the tensor: the energy by which a unit of relative error moves the picture's direction
+    residuals   what the closed loop codes: C of the bases
+    gradients   of a random projection of the guided prediction with respect to the tensor: their second moments are M,
+                what an error costs in each direction, with all that lies between the tensor and the picture's
+                direction: softmax, text tokens, normalisation, guidance, later layers. One backward pass in every
+                fourth step measures all places at once.
 
 Progress goes to standard output, one JSON object a line.
 """
@@ -72,10 +72,7 @@ class CalibratingAttention(TorchFunctionMode):
     step: int = -1
     leaves: dict[Place, torch.Tensor] | None = None
     loops: dict[Place, _Loop] = field(default_factory=dict)
-    residuals: dict[Place, torch.Tensor] = field(default_factory=dict)
-    moments: dict[Place, torch.Tensor] = field(default_factory=dict)
     meters: dict[Place, BasisMeter] = field(default_factory=dict)
-    costs: dict[Place, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -100,9 +97,6 @@ class CalibratingAttention(TorchFunctionMode):
         query, key, value = (
             pass_on(tensor, role) for tensor, role in ((query, Role.QUERY), (key, Role.KEY), (value, Role.VALUE))
         )
-        if self.leaves is None:
-            self._weigh(Role.KEY, query)
-            self._weigh(Role.QUERY, key)
         return pass_on(function(query, key, value, **rest), Role.OUTPUT)
 
     def _travelled(self, tensor_BHSD: torch.Tensor, role: Role) -> torch.Tensor:
@@ -119,20 +113,12 @@ class CalibratingAttention(TorchFunctionMode):
             )
         loop = self.loops[place]
         if not key_frame:
-            self.residuals[place] = (rows_RC - loop.decoder.prediction()).float()
-            meter = self.meters.get(place)
-            if meter is None:
-                meter = self.meters[place] = BasisMeter(torch.zeros(heads, size, size, dtype=torch.float64))
-            meter.add(self.residuals[place].cpu())
+            meter = self.meters.setdefault(place, BasisMeter(heads, size))
+            meter.add((rows_RC - loop.decoder.prediction()).float())
         rung, step = RAW if key_frame else BITS2, self.step
         sent = loop.encoder.encode(rows_RC, rung=rung, epoch=0, step=step, key_frame=key_frame)
         arrived_RC = loop.decoder.decode(sent.frame, rung=rung, epoch=0, step=step, key_frame=key_frame)
         return arrived_RC.view(batch, tokens, heads, size).transpose(1, 2)
-
-    def _weigh(self, role: Role, other_BHSD: torch.Tensor) -> None:
-        other_HND = other_BHSD.transpose(0, 1).flatten(1, 2).double().cpu()
-        place = (self.moment.layer, role)
-        self.moments[place] = self.moments.get(place, torch.zeros(())) + other_HND.mT @ other_HND
 
     def _probed(self, tensor_BHSD: torch.Tensor, role: Role) -> torch.Tensor:
         assert self.leaves is not None
@@ -180,38 +166,19 @@ class CalibratingAttention(TorchFunctionMode):
                 )
             gradients = torch.autograd.grad((output * projection).sum(), list(self.leaves.values()), allow_unused=True)
         for place, gradient_BHSD in zip(self.leaves, gradients, strict=True):
-            residual_RC = self.residuals.get(place)
-            if gradient_BHSD is None or residual_RC is None:
-                continue
-            g_HND = gradient_BHSD.transpose(0, 1).flatten(1, 2).double()
-            heads, _, size = g_HND.shape
-            r_HND = residual_RC.double().view(-1, heads, size).transpose(0, 1)
-            cost = ((g_HND.mT @ g_HND) * (r_HND.mT @ r_HND)).sum() / r_HND.shape[1]
-            self.costs[place] = self.costs.get(place, 0.0) + float(cost)
+            if gradient_BHSD is not None and place in self.meters:
+                self.meters[place].weigh(gradient_BHSD.transpose(1, 2).flatten(0, 1).flatten(1))
         self.leaves = None
 
     def result(self, model: str, recipe: str) -> Calibration:
         """Return what was found."""
-        for (layer, role), meter in self.meters.items():
-            meter.metric = self._metric(layer, role, meter.metric)
-        mean = sum(self.costs.values()) / max(len(self.costs), 1) or 1.0
+        mean = sum(meter.sensitivity for meter in self.meters.values()) / max(len(self.meters), 1) or 1.0
         return Calibration(
             model,
             recipe,
             {place: meter.basis().in_half_precision() for place, meter in self.meters.items()},
-            {place: self.costs.get(place, 0.0) / mean for place in self.meters},
+            {place: meter.sensitivity / mean for place, meter in self.meters.items()},
         )
-
-    def _metric(self, layer: int, role: Role, like_HDD: torch.Tensor) -> torch.Tensor:
-        if role in (Role.KEY, Role.QUERY):
-            return self.moments[layer, role]
-        heads, size, _ = like_HDD.shape
-        projection = getattr(self.modules[layer], "to_out", None)
-        if projection is None:
-            return torch.eye(size, dtype=torch.float64).repeat(heads, 1, 1)
-        weight: torch.Tensor = projection[0].weight.detach().double().cpu()
-        weight_HOD = weight.view(-1, heads, size).transpose(0, 1)
-        return weight_HOD.mT @ weight_HOD
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,6 +67,13 @@ class TransformRung(Rung):
         least = _LEADER.size + -(-(rows + channels) // 8)
         return max(-(-rows * channels * self.millibits // 8_000), least)
 
+    def left_over(self, basis: Basis) -> float:
+        """Return the energy per component that this rate leaves in a usual frame, side information apart."""
+        available_bytes = basis.channels * self.millibits  # of 8,000 rows
+        bits_C = bits_per_component(basis.codes, 8_000, available_bytes)
+        energies_C = amplitudes(basis.codes).double().square()
+        return float((energies_C * torch.tensor(lloyd_max.DISTORTIONS, dtype=torch.float64)[bits_C]).mean())
+
     def encode(self, tensor_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
         """Transform, measure, allocate, quantise, pack; raises NonFiniteError and RungError."""
         basis = _required(memory, self)

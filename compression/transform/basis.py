@@ -1,13 +1,13 @@
 """A basis per head, in which residuals are coded and errors cost the same in every direction.
 
-Calibration gives, per layer, role and head, C = the second moment of closed-loop residuals and M = what an error costs
-attention: E[q q^T] for keys, W^T W of the head's output projection for values. With M scaled to a trace of the head
-size plus a small ridge, and V the eigenvectors of M^1/2 C M^1/2,
+Calibration gives, per layer, role and head, C = the second moment of closed-loop residuals and M = what an error costs:
+E[g g^T] over gradients g of the model's output with respect to the tensor. With M scaled to a mean eigenvalue of 1 over
+all heads of the tensor, plus a small ridge, and V the eigenvectors of M^1/2 C M^1/2,
 
     components  y = r A,   A = M^1/2 V          residual  r = y A^-1 = y V^T M^-1/2
 
 so that |y - y'|^2 is the cost of an error, and the components are uncorrelated: a Karhunen-Loeve transform in the
-metric of attention. Products are sums in a fixed order (one float32 multiplication and one addition at a time).
+metric of the output. Products are sums in a fixed order (one float32 multiplication and one addition at a time).
 """
 
 from dataclasses import dataclass, field
@@ -20,6 +20,8 @@ from thinwire.compression.errors import TensorError
 
 RIDGE = 0.01
 SMALLEST_EIGENVALUE = 1e-6
+QUIETEST_HEAD = 1e-3
+"""A head whose errors cost less than this share of the mean is taken to cost this much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +99,12 @@ def basis_from_moments(residual_moment_HDD: Tensor, metric_HDD: Tensor) -> tuple
     """
     size = metric_HDD.shape[-1]
     metric = metric_HDD.double()
-    trace = metric.diagonal(dim1=1, dim2=2).sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-    metric = metric * (size / trace)[:, None, None] + RIDGE * torch.eye(size, dtype=torch.float64)
+    means_H = metric.diagonal(dim1=1, dim2=2).mean(dim=1)
+    means_H = means_H / means_H.mean().clamp(min=torch.finfo(torch.float64).tiny)
+    means_H = means_H.clamp(min=QUIETEST_HEAD)
+    traces_H = metric.diagonal(dim1=1, dim2=2).mean(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    metric = metric / traces_H[:, None, None] + RIDGE * torch.eye(size, dtype=torch.float64)
+    metric = metric * means_H[:, None, None]
     values, vectors = torch.linalg.eigh(metric)
     values = values.clamp(min=SMALLEST_EIGENVALUE)
     root = vectors @ torch.diag_embed(values.sqrt()) @ vectors.mT

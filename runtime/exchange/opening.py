@@ -121,9 +121,8 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
     )
     calibrated = _bases_of(setting)
     plan = CodecPlan(kernel, order, bases.base_format, bases.raw_layers, bases=calibrated)
-    sensitivities = None if setting.calibration is None else setting.calibration.sensitivities
     policy = Policy(
-        table=RateTable.of(traffic, dtype, sensitivities),
+        table=RateTable.of(traffic, dtype, setting.calibration),
         warmup_steps=compression.warmup_steps,
         max_relative_error=compression.max_relative_error_milli / 1000,
     )

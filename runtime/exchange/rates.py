@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 
 import torch
 
-from thinwire.compression import CALIBRATED_LADDER, LADDER, RAW, Demand, Place, Role, Rung, TransformRung, allocate
+from thinwire.compression import (
+    CALIBRATED_LADDER,
+    LADDER,
+    RAW,
+    Calibration,
+    Demand,
+    Place,
+    Role,
+    Rung,
+    TransformRung,
+    allocate,
+)
 from thinwire.runtime.exchange.traffic import Traffic
 from thinwire.runtime.parallel import LinkClass
 
@@ -30,20 +41,18 @@ class RateTable:
     allocations: Allocations = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls, traffic: Traffic, dtype: torch.dtype, sensitivities: Mapping[Place, float] | None = None
-    ) -> "RateTable":
+    def of(cls, traffic: Traffic, dtype: torch.dtype, calibration: Calibration | None = None) -> "RateTable":
         """Price every rung in these flows. The raw rung is no choice: it costs more than off and says the same.
 
-        sensitivities: of a calibrated model, which has transform rungs too. The same arguments give the same table on
-        every rank. No two choices cost the same, because a price names its rung: the less lossy one stays.
+        calibration: of the model, which then has transform rungs too. The same arguments give the same table on every
+        rank. No two choices cost the same, because a price names its rung: the less lossy one stays.
         """
         rungs = [rung for rung in LADDER if rung is not RAW]
         allocations: dict[tuple[LinkClass, str], Mapping[Place, Rung]] = {}
-        if sensitivities is not None:
+        if calibration is not None:
             rungs += TRANSFORMS
             for link_class in traffic.link_classes:
-                demands = _demands(traffic, link_class, sensitivities)
+                demands = _demands(traffic, link_class, calibration)
                 for budget in TRANSFORMS:
                     allocations[link_class, budget.name] = allocate(budget.millibits, demands, TRANSFORMS)
         choices: dict[int, Rung | None] = {traffic.millibits(None, dtype): None}
@@ -76,14 +85,14 @@ class RateTable:
         return next(true_millibits for choice, true_millibits in self.choices if choice is rung)
 
 
-def _demands(traffic: Traffic, link_class: LinkClass, sensitivities: Mapping[Place, float]) -> Sequence[Demand]:
+def _demands(traffic: Traffic, link_class: LinkClass, calibration: Calibration) -> Sequence[Demand]:
     """Return every (layer, role) of attention that travels over these links, with its values."""
     values: dict[Role, int] = {}
     for flow in traffic.attention_flows:
         if flow.link_class is link_class:
             values[flow.role] = values.get(flow.role, 0) + flow.values
     return [
-        Demand(layer, role, count, sensitivities[layer, role])
+        calibration.demand((layer, role), count, TRANSFORMS)
         for layer in range(traffic.layers)
         for role, count in values.items()
     ]

@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.compression.transform.test_transform_rungs import calibrated
-from thinwire.compression import Calibration, CalibrationError, Role
+from thinwire.compression import BasisMeter, Calibration, CalibrationError, Role, TransformRung
 
 
 def example():
@@ -48,7 +48,7 @@ def test_a_missing_file_is_refused(tmp_path):
         Calibration.load(tmp_path / "none.safetensors", "model-1")
 
 
-METADATA = {"format": "thinwire-calibration", "version": "1", "model": "model-1"}
+METADATA = {"format": "thinwire-calibration", "version": "2", "model": "model-1"}
 PARTS = {
     "layer.0.key.forward": torch.eye(4)[None],
     "layer.0.key.inverse": torch.eye(4)[None],
@@ -61,7 +61,7 @@ PARTS = {
     ("metadata", "change", "said"),
     [
         ({"format": "pt"}, {}, "format: expected thinwire-calibration, got pt"),
-        ({"version": "2"}, {}, "version: expected 1, got 2"),
+        ({"version": "1"}, {}, "version: expected 2, got 1"),
         ({}, {"layer.0.key.codes": None}, "expected whole bases"),
         ({}, {"layer.0.key.codes": torch.zeros(5, dtype=torch.int16)}, "basis, codes"),
         ({}, {"layer.0.key.inverse": torch.full((1, 4, 4), float("nan"))}, "basis, inverse: expected finite"),
@@ -82,3 +82,42 @@ def test_the_least_file_is_accepted(tmp_path):
     path = tmp_path / "c.safetensors"
     save_file(PARTS, path, METADATA)
     assert set(Calibration.load(path, "model-1").bases) == {(0, Role.KEY)}
+
+
+def test_a_meter_keeps_no_step_by_itself():
+    meter = BasisMeter(2, 4)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(50):
+        meter.add(torch.randn(16, 8, generator=generator))
+    kept = [value for value in (getattr(meter, name) for name in meter.__slots__) if isinstance(value, torch.Tensor)]
+    assert sum(tensor.numel() for tensor in kept) == 2 * 2 * 4 * 4
+
+
+def test_a_sensitivity_is_what_a_unit_of_component_energy_costs():
+    meter = BasisMeter(2, 4)
+    generator = torch.Generator().manual_seed(0)
+    gradient = torch.randn(4_000, 8, generator=generator) * torch.tensor([3.0] * 4 + [1.0] * 4)
+    meter.add(torch.randn(4_000, 8, generator=generator))
+    meter.weigh(gradient)
+    basis = meter.basis()
+    error = torch.randn(4_000, 8, generator=generator)
+    cost = float((error * gradient).square().sum() / 4_000)
+    components = basis.components(error)
+    assert meter.sensitivity * float(components.square().sum() / 4_000) == pytest.approx(cost, rel=0.1)
+
+
+def test_steps_count_alike_and_the_usual_amplitude_is_of_the_median_step():
+    meter = BasisMeter(1, 2)
+    for loudness in (1.0, 1.0, 1.0, 1e6):
+        meter.add(torch.tensor([[loudness, 0.0], [0.0, loudness]]))
+    assert meter.basis().codes.tolist() == [-2, -2]
+
+
+def test_a_calibrated_demand_says_what_each_rate_leaves():
+    calibration = example()
+    ladder = [TransformRung(rate) for rate in (250, 1_000, 4_000)]
+    demand = calibration.demand((0, Role.VALUE), 100, ladder)
+    left = [demand.distortion(rung) for rung in ladder]
+    assert left == sorted(left, reverse=True)
+    assert len(set(left)) == 3
+    assert demand.sensitivity == 2.5

@@ -52,7 +52,7 @@ def activations(steps, rows=ROWS, heads=HEADS, size=SIZE, dtype=torch.float32, s
 
 @cache
 def calibrated(rows=ROWS, heads=HEADS, size=SIZE):
-    meter = BasisMeter(torch.eye(size).repeat(heads, 1, 1))
+    meter = BasisMeter(heads, size)
     series = activations(12, max(rows, 16), heads, size, seed=7)
     for before, after in pairwise(series):
         meter.add(after - before)
@@ -117,9 +117,9 @@ def test_at_the_true_rate_of_a_scalar_rung_the_error_is_less(scalar):
 
 
 def test_errors_go_where_the_metric_says_they_cost_least():
-    metric = torch.diag_embed(torch.tensor([100.0] * 4 + [0.01] * 4)).repeat(HEADS, 1, 1)
-    meter = BasisMeter(metric)
+    meter = BasisMeter(HEADS, SIZE)
     generator = torch.Generator().manual_seed(1)
+    meter.weigh(torch.randn(500, CHANNELS, generator=generator) * torch.tensor(([10.0] * 4 + [0.1] * 4) * HEADS))
     series = [torch.randn(64, CHANNELS, generator=generator) for _ in range(6)]
     for x in series:
         meter.add(x)

@@ -33,7 +33,7 @@ def made_up(model: str, sensitivity: float = 1.0) -> Calibration:
     generator = torch.Generator().manual_seed(0)
     bases = {}
     for place in product(range(LAYERS), calibrated.ROLES):
-        meter = BasisMeter(torch.eye(SIZE).repeat(HEADS, 1, 1))
+        meter = BasisMeter(HEADS, SIZE)
         meter.add(torch.randn(64, HEADS * SIZE, generator=generator))
         bases[place] = meter.basis().in_half_precision()
     weights = {place: sensitivity * 4.0**number for number, place in enumerate(bases)}
@@ -129,8 +129,7 @@ def traffic_of(rows: int) -> Traffic:
 
 
 def test_a_budget_is_kept_and_spent_where_it_matters() -> None:
-    sensitivities = dict(made_up("m").sensitivities)
-    table = RateTable.of(traffic_of(4096), torch.float32, sensitivities)
+    table = RateTable.of(traffic_of(4096), torch.float32, made_up("m"))
     for rung in TRANSFORMS:
         allocated = table.allocations[LinkClass.INTRA_NODE, rung.name]
         values = {Role.KEY: 2, Role.VALUE: 1, Role.QUERY: 1, Role.OUTPUT: 1}
@@ -142,7 +141,7 @@ def test_a_budget_is_kept_and_spent_where_it_matters() -> None:
 
 
 def test_every_choice_is_named_by_its_own_price() -> None:
-    table = RateTable.of(traffic_of(4096), torch.float32, made_up("m").sensitivities)
+    table = RateTable.of(traffic_of(4096), torch.float32, made_up("m"))
     prices = [price for _, price in table.choices]
     assert len(set(prices)) == len(prices)
     for rung, price in table.choices:
