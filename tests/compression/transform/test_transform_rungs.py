@@ -18,6 +18,7 @@ from thinwire.compression import (
     INT4,
     LADDER,
     RAW,
+    RUNGS,
     Basis,
     BasisMeter,
     NonFiniteError,
@@ -150,6 +151,22 @@ def test_error_feedback_does_not_drift_with_components_at_no_bits():
         errors.append(float((x - arrived).norm() / x.norm()))
     assert encoder.checksum() == decoder.checksum()
     assert sum(errors[-105:]) <= 1.3 * sum(errors[105:210])
+
+
+EVERY_RUNG = tuple(RUNGS) + TRANSFORMS
+
+
+@settings(max_examples=2, deadline=None)
+@given(orders, base_formats, st.lists(st.sampled_from(EVERY_RUNG), min_size=4, max_size=12))
+def test_error_feedback_never_drifts_whatever_rungs_take_turns_for_a_thousand_steps(order, form, cycle):
+    encoder, decoder = ends(rows=12, heads=1, size=8, order=order, base_format=form)
+    errors = []
+    for step, x in enumerate(activations(1_000, 12, 1, 8)):
+        arrived = send(encoder, decoder, x, cycle[step % len(cycle)], step)
+        errors.append(float((x - arrived).norm() / x.norm()))
+    assert encoder.checksum() == decoder.checksum()
+    period = 105  # one turn of the tensor's rotation
+    assert sum(errors[-period:]) <= 1.3 * sum(errors[period : 2 * period]) + 1e-6
 
 
 @pytest.mark.parametrize("rate", [3_000, 5_000])
