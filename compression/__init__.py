@@ -14,7 +14,7 @@ from thinwire.compression.allocation import (
     spread,
     uniform_rung,
 )
-from thinwire.compression.calibration import CALIBRATION_FILE, BasisMeter, Calibration
+from thinwire.compression.calibration import CALIBRATION_FILE, COST_MILLIBITS, BasisMeter, Calibration
 from thinwire.compression.endpoints import Encoded, StreamDecoder, StreamEncoder
 from thinwire.compression.errors import (
     CalibrationError,
@@ -69,6 +69,7 @@ __all__ = [
     "BITS3",
     "CALIBRATED_LADDER",
     "CALIBRATION_FILE",
+    "COST_MILLIBITS",
     "FP8",
     "HEADER_BYTES",
     "INT4",

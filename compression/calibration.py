@@ -8,7 +8,9 @@
 Metadata: format (thinwire-calibration), version (1), model (its fingerprint), recipe (how it was made).
 """
 
-from collections.abc import Iterable, Mapping
+import math
+from bisect import bisect
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,7 +22,6 @@ from torch import Tensor
 from thinwire.compression.allocation import Demand, Place
 from thinwire.compression.errors import CalibrationError, TensorError
 from thinwire.compression.rungs.base import Rung
-from thinwire.compression.rungs.transform import TransformRung
 from thinwire.compression.streams import Role
 from thinwire.compression.transform.amplitudes import energy_codes
 from thinwire.compression.transform.basis import Basis, basis_from_moments
@@ -30,33 +31,41 @@ CALIBRATION_FILE = "calibration.safetensors"
 """Its name in a model folder."""
 
 
+COST_MILLIBITS = (250, 500, 1_000, 2_000, 4_000)
+"""The rates at which the cost of coding a place is measured."""
+
+
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """bases, sensitivities: by (layer, role). model: fingerprint of the model it was measured on.
+    """bases: by (layer, role). model: fingerprint of the model it was measured on.
 
-    A sensitivity is what a unit of component energy costs there.
+    costs: by (layer, role), what coding it alone does to the picture at each of COST_MILLIBITS (energy of the change,
+    on any common scale); of all places that have a basis, or of none: then every place gets the same rate.
     """
 
     model: str
     recipe: str
     bases: Mapping[Place, Basis]
-    sensitivities: Mapping[Place, float]
+    costs: Mapping[Place, tuple[float, ...]] = field(default_factory=dict)
 
-    def demand(self, place: Place, values: int, ladder: Iterable[TransformRung]) -> Demand:
+    def demand(self, place: Place, values: int, ladder: Iterable[Rung]) -> Demand:
         """Return what the allocator must know of one (layer, role) with so many values per step."""
         layer, role = place
-        left_over: dict[Rung, float] = {rung: rung.left_over(self.bases[place]) for rung in ladder}
-        return Demand(layer, role, values, self.sensitivities[place], left_over)
+        if not self.costs:
+            return Demand(layer, role, values)
+        costs = self.costs[place]
+        return Demand(layer, role, values, 1.0 / values, {rung: _cost_at(rung.millibits, costs) for rung in ladder})
 
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
         tensors = {}
         for (layer, role), basis in self.bases.items():
-            prefix = f"layer.{layer}.{role.name.lower()}"
+            prefix = _prefix((layer, role))
             tensors[f"{prefix}.forward"] = _narrowest(basis.forward)
             tensors[f"{prefix}.inverse"] = _narrowest(basis.inverse)
             tensors[f"{prefix}.codes"] = basis.codes.contiguous()
-            tensors[f"{prefix}.sensitivity"] = torch.tensor(self.sensitivities[layer, role], dtype=torch.float32)
+            if self.costs:
+                tensors[f"{prefix}.costs"] = torch.tensor(self.costs[layer, role], dtype=torch.float64)
         metadata = {"format": FORMAT, "version": VERSION, "model": self.model, "recipe": self.recipe}
         partial = path.with_name(f".{path.name}.partial")
         save_file(tensors, partial, metadata)
@@ -78,12 +87,20 @@ class Calibration:
                 )
         places = [_place(path, name) for name in tensors if name.endswith(".forward")]
         try:
-            parts = {place: _parts(tensors, place) for place in places}
-            bases = {place: Basis(found[0].float(), found[1].float(), found[2]) for place, found in parts.items()}
+            bases = {place: _basis(tensors, place) for place in places}
+            measured = any(name.endswith(".costs") for name in tensors)
+            costs = {place: _costs(tensors, place) for place in places} if measured else {}
         except (KeyError, TensorError) as error:
             raise CalibrationError(f"{path}: expected whole bases, got: {error}; calibrate again") from error
-        sensitivities = {place: float(found[3]) for place, found in parts.items()}
-        return cls(model, metadata.get("recipe", ""), bases, sensitivities)
+        return cls(model, metadata.get("recipe", ""), bases, costs)
+
+
+def _cost_at(millibits: int, costs: Sequence[float]) -> float:
+    """Between two measured rates the logarithm of the cost falls on a line, beyond them on the line's continuation."""
+    at = min(max(bisect(COST_MILLIBITS, millibits), 1), len(COST_MILLIBITS) - 1)
+    low, high = COST_MILLIBITS[at - 1], COST_MILLIBITS[at]
+    share = (millibits - low) / (high - low)
+    return math.exp((1 - share) * math.log(costs[at - 1]) + share * math.log(costs[at]))
 
 
 def _narrowest(matrices: Tensor) -> Tensor:
@@ -98,17 +115,26 @@ def _place(path: Path, name: str) -> Place:
     return int(layer), Role[role.upper()]
 
 
-def _parts(tensors: Mapping[str, Tensor], place: Place) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    prefix = f"layer.{place[0]}.{place[1].name.lower()}"
-    forward, inverse, codes, sensitivity = (
-        tensors[f"{prefix}.{part}"] for part in ("forward", "inverse", "codes", "sensitivity")
-    )
-    return forward, inverse, codes, sensitivity
+def _prefix(place: Place) -> str:
+    return f"layer.{place[0]}.{place[1].name.lower()}"
+
+
+def _basis(tensors: Mapping[str, Tensor], place: Place) -> Basis:
+    forward, inverse, codes = (tensors[f"{_prefix(place)}.{part}"] for part in ("forward", "inverse", "codes"))
+    return Basis(forward.float(), inverse.float(), codes)
+
+
+def _costs(tensors: Mapping[str, Tensor], place: Place) -> tuple[float, ...]:
+    """Raises TensorError unless there is a positive number for each rate."""
+    costs = tensors[f"{_prefix(place)}.costs"]
+    if costs.shape != (len(COST_MILLIBITS),) or not bool((costs > 0).all() and torch.isfinite(costs).all()):
+        raise TensorError(f"{_prefix(place)}.costs: expected {len(COST_MILLIBITS)} positive numbers, got {costs}")
+    return tuple(costs.double().tolist())
 
 
 @dataclass(slots=True)
 class BasisMeter:
-    """Gathers what one (layer, role) shows over a few prompts, and makes a basis and a sensitivity of it.
+    """Gathers what one (layer, role) shows over a few prompts, and makes a basis of it.
 
     heads, size: of its tensors, channels = heads x size. Memory: two matrices per head, however many steps there are.
     """
@@ -117,7 +143,6 @@ class BasisMeter:
     size: int
     _residuals: Tensor = field(init=False)
     _gradients: Tensor = field(init=False)
-    _gradient_rows: int = 0
     _loudness: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -139,13 +164,6 @@ class BasisMeter:
     def weigh(self, gradient_RC: Tensor) -> None:
         """Take in how the model's output answers to errors of this tensor: gradients, [rows, channels]."""
         self._gradients += self._moment(gradient_RC)
-        self._gradient_rows += gradient_RC.shape[0]
-
-    @property
-    def sensitivity(self) -> float:
-        """What a unit of a component's energy costs, per token: the scale that the basis leaves out."""
-        trace = float(self._gradients.diagonal(dim1=1, dim2=2).sum())
-        return trace / max(self.heads * self.size * self._gradient_rows, 1)
 
     def basis(self) -> Basis:
         """Return the basis; usual amplitudes are those of a step of median loudness.

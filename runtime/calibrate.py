@@ -1,184 +1,45 @@
 """`python -m thinwire.runtime.calibrate FOLDER`: measure a model's bases and sensitivities, and write its calibration.
 
-A few pictures are sampled by plain diffusers in one process while all that attention takes and gives goes through a
-closed loop of the codec. Gathered per (layer, role), in thinwire.compression's BasisMeter:
+A few pictures are sampled by plain diffusers in one process, three times over (runtime/calibrating.py):
 
-    residuals   what the closed loop codes: C of the bases
-    gradients   of a random projection of the guided prediction with respect to the tensor: their second moments are M,
-                what an error costs in each direction, with all that lies between the tensor and the picture's
-                direction: softmax, text tokens, normalisation, guidance, later layers. One backward pass in every
-                fourth step measures all places at once.
+    bases    residuals of a closed loop, and gradients of a random projection of the guided prediction with respect to
+             what is coded: their second moments are what an error costs in each direction, with all that lies between
+             the tensor and the picture's direction: softmax, text tokens, normalisation, guidance, later layers
+    curves   how the error of each (layer, role) falls with the rate
+    costs    what one (layer, role) at half a bit, the rest exact, does to the picture. Gradients do not tell it: they
+             know one step, and errors that last over steps and tokens add up
 
 Progress goes to standard output, one JSON object a line.
 """
 
 import argparse
 import json
+import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 
-from thinwire.compression import (
-    BITS2,
-    CALIBRATION_FILE,
-    RAW,
-    BasisMeter,
-    Calibration,
-    Exchange,
-    Place,
-    Role,
-    StreamDecoder,
-    StreamEncoder,
-    StreamId,
-    choose_kernel,
-)
+from thinwire.compression import CALIBRATION_FILE, COST_MILLIBITS, Calibration, TransformRung, choose_kernel
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Dtype, Generation, Model, Prompt
+from thinwire.runtime.calibrating import AloneAttention, BasisAttention, CurveAttention, WatchedAttention
 from thinwire.runtime.entry import configure_log
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.fingerprint import model_fingerprint
-from thinwire.runtime.model import load_model
+from thinwire.runtime.model import LoadedModel, load_model
 from thinwire.runtime.process import ExitCode, die_with_parent
 from thinwire.runtime.reference import call_arguments
-from thinwire.runtime.steps import follow
 
 PROMPTS = ("crying face", "tulip", "automobile", "butterfly")
-PROBE_EVERY_STEPS = 4
 _FIRST_SEED = 500
-
-
-@dataclass(slots=True)
-class _Loop:
-    """Both ends of the codec for one tensor of one layer."""
-
-    encoder: StreamEncoder
-    decoder: StreamDecoder
-
-
-@dataclass
-class CalibratingAttention(TorchFunctionMode):
-    """Within the block, attention inside the transformer is observed. Tensors: [B, H, S, D] as attention takes them."""
-
-    moment: Moment
-    modules: Sequence[torch.nn.Module]
-    guidance_scale: float
-    inside: bool = False
-    step: int = -1
-    leaves: dict[Place, torch.Tensor] | None = None
-    loops: dict[Place, _Loop] = field(default_factory=dict)
-    meters: dict[Place, BasisMeter] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        self.kernel = choose_kernel("native" if not torch.cuda.is_available() else "eager")
-        self.generator = torch.Generator().manual_seed(0)
-
-    def begin_prompt(self) -> None:
-        """Forget bases: a new picture."""
-        self.step = -1
-        self.loops.clear()
-
-    def __torch_function__(
-        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        """Take the place of attention; everything else goes on as it is."""
-        kwargs = kwargs or {}
-        if function is not torch.nn.functional.scaled_dot_product_attention or not self.inside:
-            return function(*args, **kwargs)
-        rest = dict(kwargs) | dict(zip(("query", "key", "value", "attn_mask", "dropout_p"), args, strict=False))
-        query, key, value = (rest.pop(name) for name in ("query", "key", "value"))
-        pass_on = self._probed if self.leaves is not None else self._travelled
-        query, key, value = (
-            pass_on(tensor, role) for tensor, role in ((query, Role.QUERY), (key, Role.KEY), (value, Role.VALUE))
-        )
-        return pass_on(function(query, key, value, **rest), Role.OUTPUT)
-
-    def _travelled(self, tensor_BHSD: torch.Tensor, role: Role) -> torch.Tensor:
-        batch, heads, tokens, size = tensor_BHSD.shape
-        place = (self.moment.layer, role)
-        rows_RC = tensor_BHSD.transpose(1, 2).reshape(batch * tokens, heads * size).contiguous()
-        key_frame = place not in self.loops
-        if key_frame:
-            stream = StreamId(Exchange.RING, place[0], role, 0, 0)
-            shape, dtype, device = rows_RC.shape, rows_RC.dtype, rows_RC.device
-            self.loops[place] = _Loop(
-                StreamEncoder(stream, shape[0], shape[1], dtype, kernel=self.kernel, device=device),
-                StreamDecoder(stream, shape[0], shape[1], dtype, kernel=self.kernel, device=device),
-            )
-        loop = self.loops[place]
-        if not key_frame:
-            meter = self.meters.setdefault(place, BasisMeter(heads, size))
-            meter.add((rows_RC - loop.decoder.prediction()).float())
-        rung, step = RAW if key_frame else BITS2, self.step
-        sent = loop.encoder.encode(rows_RC, rung=rung, epoch=0, step=step, key_frame=key_frame)
-        arrived_RC = loop.decoder.decode(sent.frame, rung=rung, epoch=0, step=step, key_frame=key_frame)
-        return arrived_RC.view(batch, tokens, heads, size).transpose(1, 2)
-
-    def _probed(self, tensor_BHSD: torch.Tensor, role: Role) -> torch.Tensor:
-        assert self.leaves is not None
-        leaf = torch.zeros_like(tensor_BHSD, requires_grad=True)
-        self.leaves[self.moment.layer, role] = leaf
-        return tensor_BHSD + leaf
-
-    @contextmanager
-    def watching(self, transformer: torch.nn.Module) -> Iterator[None]:
-        """Follow a transformer's forwards while the body runs."""
-
-        def enter(*_: object) -> None:
-            self.inside = True
-            self.step += 1
-
-        def leave(module: Any, args: Any, kwargs: Any, output: Any) -> None:
-            if self.step % PROBE_EVERY_STEPS == 1:
-                self._probe(module, args, kwargs)
-            self.inside = False
-
-        handles = [
-            transformer.register_forward_pre_hook(enter),
-            transformer.register_forward_hook(leave, with_kwargs=True),
-        ]
-        followed = follow(transformer, self.modules, self.moment)
-        try:
-            with self:
-                yield
-        finally:
-            followed.remove()
-            for handle in handles:
-                handle.remove()
-
-    def _probe(self, module: Any, args: Any, kwargs: Any) -> None:
-        """Add what a unit of relative error costs in this step, in every place at once."""
-        self.leaves = {}
-        with torch.enable_grad():
-            output = module.forward(*args, **kwargs)
-            output = output[0] if isinstance(output, tuple) else output.sample
-            projection = torch.randn(output.shape, generator=self.generator).to(output)
-            if output.shape[0] == 2:  # without and with the prompt, as guidance adds them up
-                projection[0], projection[1] = (
-                    (1 - self.guidance_scale) * projection[0],
-                    self.guidance_scale * projection[0],
-                )
-            gradients = torch.autograd.grad((output * projection).sum(), list(self.leaves.values()), allow_unused=True)
-        for place, gradient_BHSD in zip(self.leaves, gradients, strict=True):
-            if gradient_BHSD is not None and place in self.meters:
-                self.meters[place].weigh(gradient_BHSD.transpose(1, 2).flatten(0, 1).flatten(1))
-        self.leaves = None
-
-    def result(self, model: str, recipe: str) -> Calibration:
-        """Return what was found."""
-        mean = sum(meter.sensitivity for meter in self.meters.values()) / max(len(self.meters), 1) or 1.0
-        return Calibration(
-            model,
-            recipe,
-            {place: meter.basis().in_half_precision() for place, meter in self.meters.items()},
-            {place: meter.sensitivity / mean for place, meter in self.meters.items()},
-        )
+_ALONE = 1
+"""Which of COST_MILLIBITS a place is coded at, the rest exact."""
+_LEAST_ENERGY = 1e-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +52,8 @@ class Plan:
     steps: int
     guidance_scale: float
     pixels: int
+    cost_prompts: int = 2
+    """How many of the prompts the costs are measured on; 0 measures none, and every place gets the same rate."""
 
 
 def calibrate(plan: Plan) -> Calibration:
@@ -206,30 +69,88 @@ def calibrate(plan: Plan) -> Calibration:
     dtype = Dtype.DTYPE_BFLOAT16 if device.type == "cuda" else Dtype.DTYPE_FLOAT32
     named = str(json.loads(index.read_text(encoding="utf-8")).get("_class_name", ""))
     model = load_model(Model(path=str(plan.folder), pipeline=named, dtype=dtype), device, _say_loading)
-    transformer = model.pipeline.transformer.requires_grad_(False)
+    model.pipeline.transformer.requires_grad_(False)
     side = plan.pixels or int(model.pipeline.default_sample_size * model.pipeline.vae_scale_factor)
-    attention = CalibratingAttention(Moment(), model.family.attention_modules(transformer), plan.guidance_scale)
-    generation = Generation(steps=plan.steps, height=side, width=side)
-    for number, text in enumerate(plan.prompts):
-        attention.begin_prompt()
-        prompt = Prompt(name=str(number), prompt=text, seed=_FIRST_SEED + number)
-        encoded = model.encode(text, "", plan.guidance_scale)
-        arguments = dict(call_arguments(generation, prompt)) | {"output_type": "latent"}
-
-        def end_step(_: object, step: int, *__: object, number: int = number) -> Mapping[str, Any]:
-            _say(f"step {step + 1}", number * plan.steps + step + 1, len(plan.prompts) * plan.steps)
-            return {}
-
-        with attention.watching(transformer):
-            family_arguments = model.family.plain_arguments(plan.guidance_scale)
-            model.pipeline(**encoded, **family_arguments, **arguments, callback_on_step_end=end_step)
-    recipe = f"{len(plan.prompts)} prompts, {plan.steps} steps, {side} pixels, guidance {plan.guidance_scale:g}"
-    calibration = attention.result(model_fingerprint(plan.folder), recipe)
+    calibration = _Measuring(plan, model, side).calibration()
     try:
         calibration.save(plan.output)
     except OSError as error:
         raise BadInputError(f"{plan.output} cannot be written ({error}); name another with --output") from error
     return calibration
+
+
+@dataclass(slots=True)
+class _Measuring:
+    """Samples the plan's pictures under one kind of attention after the other."""
+
+    plan: Plan
+    model: LoadedModel
+    side: int
+    done: int = 0
+    total: int = 0
+
+    def calibration(self) -> Calibration:
+        """Return what is found."""
+        plan, transformer = self.plan, self.model.pipeline.transformer
+        kernel = choose_kernel("native" if not torch.cuda.is_available() else "eager")
+        seen = (Moment(), self.model.family.attention_modules(transformer), kernel)
+        weighed = range(min(plan.cost_prompts, len(plan.prompts)))
+        self.total = len(plan.prompts) * plan.steps
+        found = BasisAttention(*seen, plan.guidance_scale)
+        for number in range(len(plan.prompts)):
+            self._sampled("bases", number, found)
+        bases = found.bases()
+        recipe = (
+            f"{len(plan.prompts)} prompts, {plan.steps} steps, {self.side} pixels, guidance {plan.guidance_scale:g}"
+        )
+        if not weighed:
+            return Calibration(model_fingerprint(plan.folder), recipe, bases)
+        self.total += len(weighed) * plan.steps * (2 + len(bases))
+        curves = CurveAttention(*seen, bases, [TransformRung(rate) for rate in COST_MILLIBITS])
+        for number in weighed:
+            self._sampled("curves", number, curves)
+        alone = COST_MILLIBITS[_ALONE]
+        costs = dict.fromkeys(bases, 0.0)
+        for number in weighed:
+            exact = self._sampled("exact picture", number, None)
+            for place, basis in bases.items():
+                what = f"layer {place[0]}, {place[1].name.lower()}"
+                coded = self._sampled(what, number, AloneAttention(*seen, place, basis, TransformRung(alone)))
+                energy = float((coded - exact).double().square().mean())
+                costs[place] += math.log(max(energy, _LEAST_ENERGY)) / len(weighed)
+        curve = {place: _falling(errors) for place, errors in curves.errors.items()}
+        costed = {
+            place: tuple(math.exp(costs[place]) * error / curve[place][_ALONE] for error in curve[place])
+            for place in bases
+        }
+        return Calibration(model_fingerprint(plan.folder), f"{recipe}, costs of {len(weighed)}", bases, costed)
+
+    def _sampled(self, what: str, number: int, attention: WatchedAttention | None) -> torch.Tensor:
+        """Return the latents of one of the plan's pictures."""
+        plan, model = self.plan, self.model
+        prompt = Prompt(name=str(number), prompt=plan.prompts[number], seed=_FIRST_SEED + number)
+        encoded = model.encode(prompt.prompt, "", plan.guidance_scale)
+        generation = Generation(steps=plan.steps, height=self.side, width=self.side)
+        arguments = dict(call_arguments(generation, prompt)) | {"output_type": "latent"}
+
+        def end_step(_: object, step: int, *__: object) -> Mapping[str, Any]:
+            self.done += 1
+            _say(f"{what}, step {step + 1}", self.done, self.total)
+            return {}
+
+        family_arguments = model.family.plain_arguments(plan.guidance_scale)
+        if attention is not None:
+            attention.begin_prompt()
+        with attention.watching(model.pipeline.transformer) if attention is not None else nullcontext():
+            result = model.pipeline(**encoded, **family_arguments, **arguments, callback_on_step_end=end_step)
+        latents: torch.Tensor = result[0] if isinstance(result, tuple) else result.images
+        return latents
+
+
+def _falling(errors: Sequence[float]) -> list[float]:
+    """Return errors none of which is greater than the one before, nor zero."""
+    least = [min(errors[: index + 1]) for index in range(len(errors))]
+    return [max(error, _LEAST_ENERGY * max(least[0], 1.0)) for error in least]
 
 
 def _say(what: str, done: int, total: int) -> None:
@@ -250,6 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--pixels", type=int, default=0)
+    parser.add_argument("--cost-prompts", type=int, default=2)
     asked = parser.parse_args(arguments)
     configure_log(0)
     plan = Plan(
@@ -259,6 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.steps,
         asked.guidance,
         asked.pixels,
+        asked.cost_prompts,
     )
     try:
         calibrate(plan)

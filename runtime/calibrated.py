@@ -79,7 +79,7 @@ def agree_on_calibration(world: World, folder: Path, named: str, shape: Attentio
 def identity_of(calibration: Calibration) -> str:
     """Return what differs wherever two calibrations would code differently."""
     parts: Collection[str] = [
-        f"{layer}.{role}:{basis.tag}:{calibration.sensitivities[layer, role]!r}"
+        f"{layer}.{role}:{basis.tag}:{calibration.costs.get((layer, role))!r}"
         for (layer, role), basis in sorted(calibration.bases.items())
     ]
     return ";".join(parts)

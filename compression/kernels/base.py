@@ -30,7 +30,7 @@ class Kernel(Protocol):
 
     @property
     def name(self) -> str:
-        """`eager` or `native`."""
+        """`eager`, `native` or `triton`."""
 
     @property
     def fingerprint(self) -> str:

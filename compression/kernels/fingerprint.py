@@ -68,19 +68,19 @@ def _wave(step: int, dtype: torch.dtype) -> Tensor:
     return (whole.to(torch.float32) / 2**20).view(_ROWS, _CHANNELS).to(dtype)
 
 
-def fingerprint_of(kernel: "Kernel") -> str:
-    """Return `codec-` and eight hexadecimal digits."""
+def fingerprint_of(kernel: "Kernel", device: torch.device = torch.device("cpu")) -> str:  # noqa: B008
+    """Return `codec-` and eight hexadecimal digits: of what it computes on a device."""
     crc = 0
     for case in _CASES:
-        basis = _basis() if case.calibrated else None
-        state = StreamState(_ROWS, _CHANNELS, case.order, case.base_format, torch.device("cpu"), basis)
+        basis = _basis().on(device) if case.calibrated else None
+        state = StreamState(_ROWS, _CHANNELS, case.order, case.base_format, device, basis)
         coder = kernel.bind(state, case.dtype)
         stream = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)
         layout = FrameLayout(stream, _ROWS, _CHANNELS, case.dtype, case.order, case.base_format)
         for step, rung in enumerate(case.rungs):
             payload_bytes = rung.payload_bytes(_ROWS, _CHANNELS, case.dtype)
-            frame = torch.empty(HEADER_BYTES + payload_bytes, dtype=torch.uint8)
+            frame = torch.empty(HEADER_BYTES + payload_bytes, dtype=torch.uint8, device=device)
             header = layout.header(rung, epoch=1, step=step, key_frame=step == 0, payload_bytes=payload_bytes)
-            coder.encode(_wave(step, case.dtype), rung, header, frame, key_frame=step == 0)
+            coder.encode(_wave(step, case.dtype).to(device), rung, header, frame, key_frame=step == 0)
             crc = crc32(frame, crc) ^ state.checksum()
     return f"codec-{crc:08x}"

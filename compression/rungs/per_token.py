@@ -29,7 +29,16 @@ def row_scales(tensor_RC: Tensor, levels: float, name: str) -> RowScales:
 
     Raises NonFiniteError beyond 2**61, in the name of a rung.
     """
-    largest_R = tensor_RC.abs().amax(dim=1) if tensor_RC.numel() else tensor_RC.new_zeros(tensor_RC.shape[0])
+    return scales_of(largest_of_rows(tensor_RC), levels, name)
+
+
+def largest_of_rows(tensor_RC: Tensor) -> Tensor:
+    """Return each row's largest magnitude, 0 for rows of nothing."""
+    return tensor_RC.abs().amax(dim=1) if tensor_RC.numel() else tensor_RC.new_zeros(tensor_RC.shape[0])
+
+
+def scales_of(largest_R: Tensor, levels: float, name: str) -> RowScales:
+    """Do as `row_scales`, from the rows' largest magnitudes."""
     largest = largest_R.max() if largest_R.numel() else largest_R.new_zeros(())
     if not bool(largest <= LARGEST):
         raise NonFiniteError(f"{name}: expected finite values up to 2**61, got {float(largest)}; send it raw")
@@ -39,7 +48,7 @@ def row_scales(tensor_RC: Tensor, levels: float, name: str) -> RowScales:
         codes = torch.zeros_like(largest_R, dtype=torch.uint8)
     else:
         codes = upward_codes(largest_R / largest)
-    scale_R = top * step_table(tensor_RC.device)[codes.long()]
+    scale_R = top * step_table(largest_R.device)[codes.long()]
     inverse_R = torch.where(scale_R > 0, torch.ones_like(scale_R) / scale_R, torch.zeros_like(scale_R))
     return RowScales(top, codes, inverse_R)
 

@@ -50,16 +50,17 @@ class RankOneRung(Rung):
         """Return 4 + rows + channels + packed codes."""
         return TOP_BYTES + rows + channels + packed_bytes(self.planes, rows * channels)
 
-    def _scales(self, tensor_RC: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return top, row codes and channel codes."""
-        rows, channels = tensor_RC.shape
+    def scales(self, row_R: Tensor, column_C: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return top, row codes and channel codes from the sums of moments over each row and each channel.
+
+        Raises NonFiniteError beyond 2**60.
+        """
+        rows, channels = row_R.numel(), column_C.numel()
         squared = self.moment is Moment.ROOT_MEAN_SQUARE
-        moments_RC = tensor_RC * tensor_RC if squared else tensor_RC.abs()
-        row_R, column_C = row_sums(moments_RC), column_sums(moments_RC)
         total = total_sum(row_R)
         if not bool(total <= self.moment.value):
             raise NonFiniteError(f"{self.name}: expected finite values up to 2**60; send the tensor raw")
-        if not tensor_RC.numel() or not bool(total / tensor_RC.numel() > SMALLEST_MEAN):
+        if not rows * channels or not bool(total / (rows * channels) > SMALLEST_MEAN):
             none_R, none_C = torch.zeros_like(row_R, dtype=torch.uint8), torch.zeros_like(column_C, dtype=torch.uint8)
             return torch.zeros_like(total), none_R, none_C
         mean, row_R, column_C = total / (rows * channels), row_R / channels, column_C / rows
@@ -72,7 +73,8 @@ class RankOneRung(Rung):
 
     def encode(self, tensor_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
         """Scale, compare, pack; raises NonFiniteError beyond 2**60."""
-        top, row_codes, column_codes = self._scales(tensor_RC)
+        moments_RC = tensor_RC * tensor_RC if self.moment is Moment.ROOT_MEAN_SQUARE else tensor_RC.abs()
+        top, row_codes, column_codes = self.scales(row_sums(moments_RC), column_sums(moments_RC))
         row_scale_R = top * step_table(tensor_RC.device)[row_codes.long()]
         scaled_RC = tensor_RC * inverse_step_table(tensor_RC.device)[column_codes.long()]
         codes_RC = torch.zeros_like(scaled_RC, dtype=torch.int16)

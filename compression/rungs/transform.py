@@ -67,19 +67,16 @@ class TransformRung(Rung):
         least = _LEADER.size + -(-(rows + channels) // 8)
         return max(-(-rows * channels * self.millibits // 8_000), least)
 
-    def left_over(self, basis: Basis) -> float:
-        """Return the energy per component that this rate leaves in a usual frame, side information apart."""
-        available_bytes = basis.channels * self.millibits  # of 8,000 rows
-        bits_C = bits_per_component(basis.codes, 8_000, available_bytes)
-        energies_C = amplitudes(basis.codes).double().square()
-        return float((energies_C * torch.tensor(lloyd_max.DISTORTIONS, dtype=torch.float64)[bits_C]).mean())
-
     def encode(self, tensor_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
         """Transform, measure, allocate, quantise, pack; raises NonFiniteError and RungError."""
-        basis = _required(memory, self)
-        rows, channels = tensor_RC.shape
-        payload = torch.zeros(self.payload_bytes(rows, channels, dtype), dtype=torch.uint8, device=tensor_RC.device)
-        components_RC = basis.components(tensor_RC)
+        return self.encode_components(required_basis(memory, self).components(tensor_RC), dtype, memory)
+
+    def encode_components(self, components_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
+        """Do as `encode`, from what the basis made of the tensor."""
+        basis = required_basis(memory, self)
+        rows, channels = components_RC.shape
+        size = self.payload_bytes(rows, channels, dtype)
+        payload = torch.zeros(size, dtype=torch.uint8, device=components_RC.device)
         found = self._measure(components_RC, basis, memory, payload.numel())
         at = found.side.numel()
         payload[:at] = found.side
@@ -128,7 +125,14 @@ class TransformRung(Rung):
         self, payload: Tensor, rows: int, channels: int, dtype: torch.dtype, memory: RungMemory
     ) -> tuple[Tensor, RungMemory]:
         """Undo `encode`; raises PayloadError for another basis or bytes that no encoder writes."""
-        basis = _required(memory, self)
+        components_RC, after = self.decode_components(payload, rows, channels, memory)
+        return required_basis(memory, self).residual(components_RC), after
+
+    def decode_components(
+        self, payload: Tensor, rows: int, channels: int, memory: RungMemory
+    ) -> tuple[Tensor, RungMemory]:
+        """Do as `decode`, but stop at the components: [rows, channels] float32."""
+        basis = required_basis(memory, self)
         component_C, token_R, at = _read_amplitudes(payload, rows, channels, memory)
         bits_C = bits_per_component(component_C, rows, payload.numel() - at)
         order = _coded_order(bits_C)
@@ -142,10 +146,11 @@ class TransformRung(Rung):
         scale_codes_RC = token_R[:, None].int() + component_C[None, order].int()
         components_RC = torch.zeros(rows, channels, dtype=torch.float32, device=payload.device)
         components_RC[:, order] = _levels_of(codes_RC, bits_C[order]) * amplitudes(scale_codes_RC)
-        return basis.residual(components_RC), RungMemory(basis, component_C, token_R)
+        return components_RC, RungMemory(basis, component_C, token_R)
 
 
-def _required(memory: RungMemory, rung: TransformRung) -> Basis:
+def required_basis(memory: RungMemory, rung: TransformRung) -> Basis:
+    """Return the stream's basis; raises RungError where it was opened without one."""
     if memory.basis is None:
         raise RungError(
             f"{rung.name}: expected a stream opened with a basis, got none; calibrate, or use a scalar rung"

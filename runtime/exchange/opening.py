@@ -163,8 +163,7 @@ def agree_on_kernel(world: World) -> Kernel:
     Raises:
         RuntimeError: even the eager kernels differ, so the ranks' torch versions or processors do.
     """
-    # The native kernel is compiled for the CPU; on a GPU the eager one runs as torch operations.
-    for prefer in ("native", "eager") if world.device.type == "cpu" else ("eager",):
+    for prefer in ("native" if world.device.type == "cpu" else "triton", "eager"):
         kernel = choose_kernel(prefer)
         fingerprints: list[str] = [""] * world.size
         dist.all_gather_object(fingerprints, kernel.fingerprint, group=world.control)

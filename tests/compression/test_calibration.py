@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 
 from tests.compression.transform.test_transform_rungs import calibrated
-from thinwire.compression import BasisMeter, Calibration, CalibrationError, Role, TransformRung
+from thinwire.compression import BasisMeter, Calibration, CalibrationError, Role, TransformRung, allocate
 
 
 def example():
@@ -12,7 +12,7 @@ def example():
         "model-1",
         "12 prompts",
         {place: calibrated(size=size) for size, place in enumerate(places, start=5)},
-        dict.fromkeys(places, 2.5),
+        {place: (16.0, 8.0, 4.0, 2.0, number) for number, place in enumerate(places, start=1)},
     )
 
 
@@ -21,7 +21,7 @@ def test_a_calibration_survives_its_file(tmp_path):
     example().save(path)
     loaded = Calibration.load(path, "model-1")
     assert loaded.recipe == "12 prompts"
-    assert loaded.sensitivities == example().sensitivities
+    assert loaded.costs == example().costs
     for place, basis in example().bases.items():
         assert loaded.bases[place].tag == basis.tag
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
@@ -53,7 +53,6 @@ PARTS = {
     "layer.0.key.forward": torch.eye(4)[None],
     "layer.0.key.inverse": torch.eye(4)[None],
     "layer.0.key.codes": torch.zeros(4, dtype=torch.int16),
-    "layer.0.key.sensitivity": torch.tensor(1.0),
 }
 
 
@@ -65,6 +64,9 @@ PARTS = {
         ({}, {"layer.0.key.codes": None}, "expected whole bases"),
         ({}, {"layer.0.key.codes": torch.zeros(5, dtype=torch.int16)}, "basis, codes"),
         ({}, {"layer.0.key.inverse": torch.full((1, 4, 4), float("nan"))}, "basis, inverse: expected finite"),
+        ({}, {"layer.0.key.costs": torch.ones(4)}, "costs: expected 5 positive numbers"),
+        ({}, {"layer.0.key.costs": torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])}, "costs: expected 5 positive numbers"),
+        ({}, {"layer.0.key.costs": torch.full((5,), float("nan"))}, "costs: expected 5 positive numbers"),
         ({}, {"layer.x.key.forward": torch.eye(4)[None]}, "expected names like"),
         ({}, {"layer.0.soul.forward": torch.eye(4)[None]}, "expected names like"),
         ({}, {"forward.forward": torch.eye(4)[None]}, "expected names like"),
@@ -93,19 +95,6 @@ def test_a_meter_keeps_no_step_by_itself():
     assert sum(tensor.numel() for tensor in kept) == 2 * 2 * 4 * 4
 
 
-def test_a_sensitivity_is_what_a_unit_of_component_energy_costs():
-    meter = BasisMeter(2, 4)
-    generator = torch.Generator().manual_seed(0)
-    gradient = torch.randn(4_000, 8, generator=generator) * torch.tensor([3.0] * 4 + [1.0] * 4)
-    meter.add(torch.randn(4_000, 8, generator=generator))
-    meter.weigh(gradient)
-    basis = meter.basis()
-    error = torch.randn(4_000, 8, generator=generator)
-    cost = float((error * gradient).square().sum() / 4_000)
-    components = basis.components(error)
-    assert meter.sensitivity * float(components.square().sum() / 4_000) == pytest.approx(cost, rel=0.1)
-
-
 def test_steps_count_alike_and_the_usual_amplitude_is_of_the_median_step():
     meter = BasisMeter(1, 2)
     for loudness in (1.0, 1.0, 1.0, 1e6):
@@ -113,11 +102,16 @@ def test_steps_count_alike_and_the_usual_amplitude_is_of_the_median_step():
     assert meter.basis().codes.tolist() == [-2, -2]
 
 
-def test_a_calibrated_demand_says_what_each_rate_leaves():
-    calibration = example()
-    ladder = [TransformRung(rate) for rate in (250, 1_000, 4_000)]
-    demand = calibration.demand((0, Role.VALUE), 100, ladder)
-    left = [demand.distortion(rung) for rung in ladder]
-    assert left == sorted(left, reverse=True)
-    assert len(set(left)) == 3
-    assert demand.sensitivity == 2.5
+def test_a_demand_costs_what_was_measured_and_between_two_rates_the_mean_of_logarithms():
+    ladder = [TransformRung(rate) for rate in (250, 500, 1_500, 4_000)]
+    demand = example().demand((0, Role.VALUE), 100, ladder)
+    left = [demand.values * demand.sensitivity * demand.distortion(rung) for rung in ladder]
+    assert left == pytest.approx([16.0, 8.0, 8.0**0.5, 2.0])
+
+
+def test_without_costs_every_place_gets_the_same_rate():
+    measured = example()
+    calibration = Calibration("m", "", measured.bases)
+    ladder = [TransformRung(rate) for rate in (250, 500, 1_000, 4_000)]
+    demands = [calibration.demand(place, 10, ladder) for place in calibration.bases]
+    assert set(allocate(1_000, demands, ladder).values()) == {TransformRung(1_000)}

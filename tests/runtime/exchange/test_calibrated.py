@@ -17,6 +17,7 @@ from tests.harness.ranks import RankError
 from tests.harness.sessions import ADAPTIVE, FLUX, Job, assert_bases_agree, run_job
 from thinwire.compression import CALIBRATION_FILE, BasisMeter, Calibration, Exchange, Role, mean_millibits
 from thinwire.compression.allocation import Demand
+from thinwire.compression.calibration import COST_MILLIBITS
 from thinwire.runtime import calibrated
 from thinwire.runtime.calibrate import PROMPTS, Plan, calibrate
 from thinwire.runtime.exchange.meter import Operation
@@ -29,15 +30,18 @@ from thinwire.runtime.parallel import Launch, LinkClass
 LAYERS, HEADS, SIZE = 2, 4, 8
 
 
-def made_up(model: str, sensitivity: float = 1.0) -> Calibration:
+def made_up(model: str, scale: float = 1.0) -> Calibration:
     generator = torch.Generator().manual_seed(0)
     bases = {}
     for place in product(range(LAYERS), calibrated.ROLES):
         meter = BasisMeter(HEADS, SIZE)
         meter.add(torch.randn(64, HEADS * SIZE, generator=generator))
         bases[place] = meter.basis().in_half_precision()
-    weights = {place: sensitivity * 4.0**number for number, place in enumerate(bases)}
-    return Calibration(model, "made up", bases, weights)
+    costs = {
+        place: tuple(scale * 4.0**number * 2.0 ** (-rate / 250) for rate in COST_MILLIBITS)
+        for number, place in enumerate(bases)
+    }
+    return Calibration(model, "made up", bases, costs)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +110,7 @@ def another_calibration_on_rank_1(launch: Launch) -> AbstractContextManager[obje
     def changed(folder: Path, named: str, shape: object) -> tuple[Calibration | None, str]:
         found, why = load(folder, named, shape)  # type: ignore[arg-type]
         assert found is not None
-        return made_up(found.model, sensitivity=2.0), why
+        return made_up(found.model, scale=2.0), why
 
     return patch.object(calibrated, "load_calibration", changed)
 
@@ -161,7 +165,8 @@ def test_calibrating_measures_every_place_and_says_how_far_it_is(
     calibrate(Plan(folder, output, ("a red heart",), steps=4, guidance_scale=3.0, pixels=64))
     loaded = Calibration.load(output, model_fingerprint(folder))
     assert set(loaded.bases) == set(product(range(LAYERS), calibrated.ROLES))
-    assert all(value > 0 for value in loaded.sensitivities.values())
+    assert set(loaded.costs) == set(loaded.bases)
+    assert all(cost > 0 for costs in loaded.costs.values() for cost in costs)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert said[-1] == {"what": "step 4", "done": 4, "total": 4}
 
