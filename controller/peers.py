@@ -1,4 +1,4 @@
-"""How many calls one peer may hold open, whoever it says it is."""
+"""The outermost door: how many calls one peer may hold open, whoever it says it is, and bytes that are no message."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from thinwire.controller.security.refusals import Refusals
 
@@ -16,6 +17,20 @@ MOST_CALLS = 8192
 
 Handler = Any
 Context = Any
+
+
+_UNREADABLE = object()
+"""Stands for bytes that are no message: what gRPC itself says of them is a traceback."""
+
+
+def _or_unreadable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    def reading(data: bytes) -> Any:
+        try:
+            return read(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return reading
 
 
 def host_of(peer: str) -> str:
@@ -45,7 +60,10 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         handler = await continuation(details)
         if handler is None:
             return None
-        serializers = (handler.request_deserializer, handler.response_serializer)
+        read = handler.request_deserializer
+        if read is not None and not handler.request_streaming:
+            read = _or_unreadable(read)
+        serializers = (read, handler.response_serializer)
         if not handler.response_streaming:
             whole = handler.stream_unary if handler.request_streaming else handler.unary_unary
             make = (
@@ -64,6 +82,8 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def call(request: Any, context: Context) -> Any:
             peer = await self._enter(context)
             try:
+                if request is _UNREADABLE:
+                    await self._refuse_unreadable(peer, context)
                 return await behaviour(request, context)
             finally:
                 self._leave(peer)
@@ -74,6 +94,8 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             peer = await self._enter(context)
             try:
+                if request is _UNREADABLE:
+                    await self._refuse_unreadable(peer, context)
                 answers = behaviour(request, context)
                 if inspect.isawaitable(answers):
                     # The health service writes by its context instead of yielding.
@@ -81,10 +103,18 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
                     return
                 async for response in answers:
                     yield response
+            except DecodeError:
+                # The messages of a stream are parsed while it runs.
+                await self._refuse_unreadable(peer, context)
             finally:
                 self._leave(peer)
 
         return call
+
+    async def _refuse_unreadable(self, peer: str, context: Context) -> None:
+        self._refusals.add("message cannot be read", peer=peer)
+        said = "expected a message of this method, got bytes that are none; use the protocol's own code"
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
 
     async def _enter(self, context: Context) -> str:
         peer = host_of(context.peer())

@@ -24,7 +24,12 @@ class ExpiringCache(Generic[Key, Answer]):
     def __len__(self) -> int:
         return len(self._kept)
 
-    def known(self, key: Key) -> bool:
+    def last(self, key: Key) -> Answer | None:
+        """The newest answer that is still remembered, even if it holds no longer."""
+        kept = self._kept.get(key)
+        return kept[1] if kept is not None else None
+
+    def fresh(self, key: Key) -> bool:
         """Whether `get` would answer without asking."""
         return self._fresh(key) is not None
 

@@ -177,3 +177,17 @@ def test_a_flood_of_made_up_tokens_is_stopped_before_the_api_server_and_others_a
         assert (await access.reporter("secret-pod", "ipv4:10.0.0.1")).key == JobKey("team", "emoji")
 
     asyncio.run(ask())
+
+
+def test_a_flood_from_a_host_does_not_lock_out_those_of_it_who_were_known():
+    async def ask() -> None:
+        now = [0.0]
+        access = Access(a_cluster(), clock=lambda: now[0])
+        await access.reporter("secret-pod", "ipv4:127.0.0.1")
+        now[0] = module.KNOWN_SECONDS + 1
+        for number in range(1000):
+            with pytest.raises(RefusedError):
+                await access.reporter(f"made-up-{number}", "ipv4:127.0.0.1")
+        assert (await access.reporter("secret-pod", "ipv4:127.0.0.1")).key == JobKey("team", "emoji")
+
+    asyncio.run(ask())
