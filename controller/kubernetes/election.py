@@ -43,11 +43,21 @@ class BoundedLease(LeaseLock):  # type: ignore[misc]  # the client has no types
 
     async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         """Make the Lease; False if that failed."""
-        return await self._bounded(super().create(name, namespace, election_record))
+        return await self._bounded(self._created(name, namespace, election_record))
 
     async def update(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         """Take or renew the Lease; False if that failed."""
         return await self._bounded(super().update(name, namespace, election_record))
+
+    async def _created(self, name: str, namespace: str, record: LeaderElectionRecord) -> bool:
+        # The client's own create (37.0.2) passes pretty=True, which its generated call refuses: it wants a string.
+        lease = client.V1Lease(metadata=client.V1ObjectMeta(name=name), spec=self.update_lease(record))
+        try:
+            await self.api_instance.create_namespaced_lease(namespace, lease)
+        except client.ApiException as error:
+            _log.warning("lease_call_failed", reason=error.reason)
+            return False
+        return True
 
     async def _bounded(self, call: Awaitable[bool]) -> bool:
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from tests.cluster.node import images
@@ -130,15 +131,22 @@ class Job:
         self._eventually(reached, within_seconds)
         return self.status()
 
-    def await_progress(self, prompts: int, step: int = 0, within_seconds: float = JOB_SECONDS) -> None:
-        """Wait until this many prompts are done, and in the next this step is reached; or more."""
+    def happened(self, kind: str, folder: Path) -> list[Raw]:
+        """The events of this type that the ranks have written down on the volume, over all attempts."""
+        file = folder / self.name / "events.jsonl"
+        if not file.exists():
+            return []
+        # A rank that was killed may have left a line without its end.
+        lines = [line for line in file.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+        return [one for one in map(json.loads, lines) if one["type"] == kind]
+
+    def await_steps(self, number: int, folder: Path, within_seconds: float = JOB_SECONDS) -> None:
+        """Wait until the ranks have made so many more steps."""
+        until = len(self.happened("step", folder)) + number
 
         def reached() -> bool:
-            status = self.status()
-            assert status.get("state") not in ENDED, f"{self.name} has ended:\n{self.story()}"
-            progress = status.get("progress", {})
-            done = progress.get("promptsDone", 0)
-            return bool(done > prompts or (done == prompts and progress.get("step", 0) >= step))
+            assert self.state() not in ENDED, f"{self.name} has ended:\n{self.story()}"
+            return len(self.happened("step", folder)) >= until
 
         self._eventually(reached, within_seconds)
 
@@ -166,6 +174,8 @@ class Job:
             raise AssertionError(f"{error}\n{self.story()}") from None
 
 
-def pictures(folder: Path) -> dict[str, Image.Image]:
-    """Every finished picture below an output folder, by prompt."""
-    return {path.stem: Image.open(path).convert("RGB") for path in sorted((folder / "images").glob("*.png"))}
+def pictures(folder: Path) -> dict[str, np.ndarray]:
+    """Every finished picture below an output folder, by prompt: uint8 [height, width, 3]."""
+    return {
+        path.stem: np.asarray(Image.open(path).convert("RGB")) for path in sorted((folder / "images").glob("*.png"))
+    }
