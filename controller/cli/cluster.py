@@ -13,7 +13,7 @@ from thinwire.controller.cli.endpoint import Endpoint
 from thinwire.controller.cli.errors import Failed, Refused
 from thinwire.controller.cli.port_forward import forwarded
 
-DEFAULT_CONTROLLER = "thinwire/thinwire-controller"
+DEFAULT_CONTROLLER = "thinwire-system/thinwire-controller"
 AUTHORITY_CONFIG_MAP, AUTHORITY_KEY = "thinwire-ca", "ca.crt"
 
 _PORT = 8443

@@ -16,6 +16,7 @@ from typing import Any
 
 import structlog
 from kubernetes.aio.config import ConfigException
+from prometheus_client import Gauge
 
 from thinwire.controller.kubernetes.api import Api
 from thinwire.controller.kubernetes.election import LeaseLostError, give_up, lead
@@ -136,6 +137,9 @@ class _Controller:
         if security is not None:
             refused = Counts("calls_refused", "Calls that were not let in.", "reason", security.refusals.counts)
             registry.register(refused)
+            about = "When the serving certificate ends, in seconds since the epoch."
+            ends = Gauge("thinwire_controller_certificate_expires_seconds", about, registry=registry)
+            ends.set_function(lambda: security.certificate.expires.timestamp())
 
 
 async def control(settings: Settings) -> int:
