@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from thinwire.controller.job_record import HISTORY_SAMPLES, RETUNES, Heard, JobRecord
+from thinwire.controller.job_record import HISTORY_SAMPLES, RETUNES, Allowed, Heard, JobRecord
 from thinwire.controller.policy import tuner as policy
 from thinwire.controller.policy.reports import Limits, Rung, Step, Window, refusal_of_ladder
 from thinwire.controller.policy.tuner import Tuner
@@ -106,8 +106,9 @@ def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobR
     tuner = _tuner(hello)
     if again and record.heard.tuner is not None and record.heard.tuner.ladder == tuner.ladder:
         tuner = replace(record.heard.tuner, epoch=max(record.heard.tuner.epoch, hello.epoch), sent=None)
+    tuner = _allowed(tuner, record.allowed)
     heard = replace(
-        record.heard if again else Heard(last_reason=record.heard.last_reason),
+        record.heard if again else _fresh(record.heard, hello.attempt),
         attempt=hello.attempt,
         sequence=request.sequence,
         hello=hello,
@@ -153,6 +154,34 @@ def _newest_epoch(heard: Heard) -> int:
     if heard.tuner is None:
         return _HIGHEST_EPOCH
     return max(heard.tuner.epoch, heard.tuner.sent.epoch if heard.tuner.sent else 0) + _EPOCHS_UNHEARD_OF
+
+
+def _fresh(heard: Heard, attempt: int) -> Heard:
+    """What is still true when a stream begins. A controller that was away may know already that this attempt steps."""
+    steps = heard.steps_reported if heard.attempt == attempt else 0
+    return Heard(last_reason=heard.last_reason, steps_reported=steps)
+
+
+def allow(record: JobRecord, allowed: Allowed) -> JobRecord:
+    """Have the law keep to what the manifest says now, from the next step on."""
+    if record.allowed == allowed:
+        return record
+    tuner = record.heard.tuner
+    if tuner is not None:
+        tuner = _allowed(tuner, allowed)
+    return replace(record, allowed=allowed, heard=replace(record.heard, tuner=tuner))
+
+
+def _allowed(tuner: Tuner, allowed: Allowed | None) -> Tuner:
+    if allowed is None:
+        return tuner
+    limits = replace(
+        tuner.limits,
+        min_millibits=allowed.min_millibits,
+        max_millibits=allowed.max_millibits,
+        target_stall_percent=allowed.target_stall_percent,
+    )
+    return policy.limited(tuner, limits)
 
 
 def _step(record: JobRecord, report: StepReport) -> Taken:

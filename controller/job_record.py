@@ -26,6 +26,15 @@ class JobKey:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowed:
+    """What the manifest lets the law choose now: it may change while an attempt runs, which knows how it began."""
+
+    min_millibits: int
+    max_millibits: int
+    target_stall_percent: int
+
+
+@dataclass(frozen=True, slots=True)
 class Heard:
     """What rank 0 of the newest attempt has said. `sequence` is the highest number taken in, -1 before the first."""
 
@@ -60,6 +69,7 @@ class JobRecord:
     retunes: tuple[telemetry_pb2.Retune, ...] = ()
     refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     bytes_before: tuple[int, int] = (0, 0)
+    allowed: Allowed | None = None
 
     def refusing(self, reason: str) -> JobRecord:
         """The same job with one more refused report."""

@@ -33,9 +33,13 @@ class State(StrEnum):
 
 
 class StopReason(StrEnum):
-    """Why an attempt was told to stop: such an end is no failure of the ranks."""
+    """Why an attempt was told to stop: such an end is no failure of the ranks.
+
+    Evicted: a queue took back the place that it had given.
+    """
 
     SUSPENDED = "suspended"
+    EVICTED = "evicted"
     DEADLINE = "deadline"
     SUPERSEDED = "superseded"
 
@@ -57,7 +61,7 @@ class Job:
 class Attempt:
     """One gang of ranks as the launcher finds it. `exit_code` is None while any of it lives.
 
-    `message` says why it ended, or what it is at while it starts.
+    `message` says why it ended, or what it is at while it starts. `held`: a queue has not admitted it, or not any more.
     """
 
     number: int
@@ -65,6 +69,7 @@ class Attempt:
     ended_seconds: float = 0.0
     message: str = ""
     stop: StopReason | None = None
+    held: bool = False
 
     @property
     def failed(self) -> bool:
@@ -119,7 +124,7 @@ def plan(job: Job, attempts: tuple[Attempt, ...], telemetry: Telemetry, now_seco
     own = sorted((one for one in attempts if one.number >= job.first_attempt), key=lambda one: one.number)
     running = [one for one in attempts if one.exit_code is None]
     failures = sum(one.failed for one in own)
-    restarts = max(len([one for one in own if one.stop is not StopReason.SUSPENDED]) - 1, 0)
+    restarts = max(len([one for one in own if one.stop not in (StopReason.SUSPENDED, StopReason.EVICTED)]) - 1, 0)
     if job.state.ended:
         return Plan(_stop(running, StopReason.SUPERSEDED), job.state, job.message, restarts)
     last = own[-1] if own else None
@@ -143,10 +148,21 @@ def _beside(running: list[Attempt], telemetry: Telemetry, restarts: int, late: f
     newest = max(running, key=lambda one: one.number)
     older = [one for one in running if one is not newest]
     heard = telemetry.attempt == newest.number
+    if newest.held:
+        return _held(newest, older, restarts, late, has_run=heard)
     if heard and telemetry.steps_reported:
         return Plan(_stop(older, StopReason.SUPERSEDED), State.RUNNING, "", restarts, late)
     message = "ranks are up, first step under way" if heard else newest.message or "ranks start and load the model"
     return Plan(_stop(older, StopReason.SUPERSEDED), State.STARTING, message, restarts, late)
+
+
+def _held(newest: Attempt, older: list[Attempt], restarts: int, late: float | None, *, has_run: bool) -> Plan:
+    """A gang that has run is queued again as the next attempt: its ranks would tell the same numbers a second time."""
+    if not has_run:
+        message = newest.message or "waits for its queue to admit it"
+        return Plan(_stop(older, StopReason.SUPERSEDED), State.PENDING, message, restarts, late)
+    message = f"attempt {newest.number} was evicted by its queue; it queues again as the next one"
+    return Plan(_stop([*older, newest], StopReason.EVICTED), State.PENDING, message, restarts, late)
 
 
 def _after_failure(

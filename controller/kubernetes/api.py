@@ -44,7 +44,13 @@ class ApiError(Exception):
     @property
     def final(self) -> bool:
         """Whether the same request can never succeed: the object itself is at fault."""
-        return self.status in (400, 413, 422)
+        # Server-side apply answers a field that its schema has not with 500.
+        return self.status in (400, 413, 422) or "failed to create typed patch object" in str(self)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the server understood and said no: what it lacks is a right or a quota."""
+        return self.status in (401, 403)
 
 
 class Api:
@@ -76,6 +82,16 @@ class Api:
             if error.status == _NOT_FOUND:
                 return None
             raise
+
+    async def preferred_version(self, group: str) -> str | None:
+        """The version of an API group that the server prefers, or None if it has no such group; raises ApiError."""
+        try:
+            found = await self._call("GET", f"/apis/{group}")
+        except ApiError as error:
+            if error.status == _NOT_FOUND:
+                return None
+            raise
+        return str(found["preferredVersion"]["version"])
 
     async def list(self, resource: Resource, namespace: str = "", **query: str) -> Raw:
         """A whole collection; raises ApiError."""

@@ -21,7 +21,8 @@ def attempt_of(job: Raw, pods: Sequence[Raw]) -> Attempt:
     if (failed := condition_of(job, "Failed")) is not None:
         cause = ended_by(job, pods)
         return Attempt(number, cause.exit_code, seconds_of(failed.get("lastTransitionTime")), cause.message, stop)
-    return Attempt(number, message=_under_way(job, pods), stop=stop)
+    held = bool(job["spec"].get("suspend")) and stop is None
+    return Attempt(number, message=_under_way(job, pods), stop=stop, held=held)
 
 
 def _stop_of(job: Raw) -> StopReason | None:
@@ -34,7 +35,5 @@ def _stop_of(job: Raw) -> StopReason | None:
 def _under_way(job: Raw, pods: Sequence[Raw]) -> str:
     if condition_of(job, "FailureTarget") is not None:
         return f"attempt fails, its pods are ending: {ended_by(job, pods).message}"
-    if job["spec"].get("suspend"):
-        return ""
-    cause = waits_for(pods)
+    cause = waits_for(job, pods)
     return cause.message if cause is not None else ""

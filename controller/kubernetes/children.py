@@ -14,6 +14,7 @@ from thinwire.controller.kubernetes.resources import (
     DIFFUSION_JOBS,
     JOB_NAME_LABEL,
     JOBS,
+    QUEUE_LABEL,
     SERVICES,
     Raw,
     Resource,
@@ -23,7 +24,6 @@ from thinwire.controller.manifest.job import BundledModel, ClaimModel, Diffusion
 from thinwire.controller.manifest.run_spec import run_spec
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Model, TelemetrySecurity
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _QUEUE_PREFIX = "kueue.x-k8s.io/"
 
 

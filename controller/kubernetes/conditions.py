@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from thinwire.controller.job_record import JobRecord
@@ -17,11 +17,12 @@ _LONGEST_MESSAGE = 4000
 
 @dataclass(frozen=True, slots=True)
 class Gang:
-    """How many pods of the present attempt are ready, of how many, and what it waits for or ended by, if known."""
+    """How many pods of the present attempt are ready and made, of how many, and what it waits for or ended by."""
 
     ready: int = 0
     pods: int = 0
     cause: Cause | None = None
+    made: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def conditions(record: JobRecord, raw: Raw, gang: Gang, before: Iterable[Raw], n
     """All conditions; one whose status did not change keeps its time."""
     known = {one["type"]: one for one in before}
     shown = []
-    for one in _all(record, raw, gang):
+    for one in _all(record, raw, gang, known):
         status = "True" if one.holds else "False"
         last = known.get(one.kind)
         unchanged = last is not None and last["status"] == status
@@ -53,20 +54,28 @@ def conditions(record: JobRecord, raw: Raw, gang: Gang, before: Iterable[Raw], n
     return shown
 
 
-def _all(record: JobRecord, raw: Raw, gang: Gang) -> tuple[_Condition, ...]:
+def _all(record: JobRecord, raw: Raw, gang: Gang, known: Mapping[str, Raw]) -> tuple[_Condition, ...]:
     state = record.state
     word = gang.cause.reason if gang.cause is not None else str(state)
-    suspended, running = state is State.SUSPENDED, state is State.RUNNING
+    suspended = state is State.SUSPENDED
     return (
         _Condition(
             "Suspended", suspended, "Suspended" if suspended else "NotSuspended", record.message if suspended else ""
         ),
         _pods_ready(record, gang),
-        _Condition("Running", running, "StepsReported" if running else word, "" if running else record.message),
+        _running(record, word),
         _ended("Succeeded", state is State.SUCCEEDED, "AllPromptsDone", record),
-        _ended("Failed", state is State.FAILED, word, record),
+        _ended("Failed", state is State.FAILED, _first_reason(known.get("Failed"), word), record),
         _compressing(record, raw),
     )
+
+
+def _running(record: JobRecord, word: str) -> _Condition:
+    if record.state is State.RUNNING:
+        return _Condition("Running", True, "StepsReported", "rank 0 reports steps")
+    if record.state.ended:
+        return _Condition("Running", False, "Ended", "the job has ended")
+    return _Condition("Running", False, word, record.message)
 
 
 def _pods_ready(record: JobRecord, gang: Gang) -> _Condition:
@@ -79,6 +88,11 @@ def _pods_ready(record: JobRecord, gang: Gang) -> _Condition:
     if gang.cause is not None:
         return _Condition("PodsReady", False, gang.cause.reason, f"{count}: {gang.cause.message}")
     return _Condition("PodsReady", False, "PodsStarting" if gang.pods else "NoPods", count)
+
+
+def _first_reason(known: Raw | None, reason: str) -> str:
+    """A job fails once: what is found out later, when its pods are gone, is no better reason."""
+    return str(known["reason"]) if known is not None and known["status"] == "True" else reason
 
 
 def _ended(kind: str, holds: bool, reason: str, record: JobRecord) -> _Condition:

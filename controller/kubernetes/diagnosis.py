@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from thinwire.controller.kubernetes.pod import CONTAINER
-from thinwire.controller.kubernetes.resources import Raw, condition_of, name_of
+from thinwire.controller.kubernetes.resources import QUEUE_LABEL, Raw, condition_of, label_of, name_of
 from thinwire.controller.plan import BAD_INPUT
 
 SENTENCE = "thinwire: "
@@ -39,8 +39,12 @@ class Cause:
     exit_code: int = 1
 
 
-def waits_for(pods: Iterable[Raw]) -> Cause | None:
-    """Why some pod of a gang does not run yet, if there is more to say than that it starts."""
+def waits_for(job: Raw, pods: Iterable[Raw]) -> Cause | None:
+    """Why a gang does not run yet, if there is more to say than that it starts."""
+    if job["spec"].get("suspend"):
+        queue = label_of(job, QUEUE_LABEL)
+        said = f"queue {queue} has not admitted Job {name_of(job)}; `kubectl describe workload` says what is short"
+        return Cause("AwaitingAdmission", said)
     found = [cause for pod in sorted(pods, key=name_of) if (cause := _pod_waits_for(pod)) is not None]
     return found[0] if found else None
 

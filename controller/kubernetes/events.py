@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from thinwire.controller.job_record import JobRecord
+from thinwire.controller.job_record import Allowed, JobRecord
 from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.diagnosis import Cause
 from thinwire.controller.kubernetes.resources import DIFFUSION_JOBS, EVENTS, Raw, name_of, namespace_of, uid_of
@@ -72,6 +72,15 @@ def notes_between(before: Moment, after: Moment) -> Iterator[Note]:
             yield Note("Succeeded", f"all prompts are done: {_progress(new)}", action=action)
         case State.FAILED:
             yield Note("Failed", f"{new.message} ({_progress(new)})", is_warning=True, action=action)
+
+
+def limits_changed(allowed: Allowed) -> Note:
+    """That an edit of the manifest reached the law."""
+    least, most = allowed.min_millibits / 1000, allowed.max_millibits / 1000
+    text = (
+        f"the rate may be {least:g} to {most:g} bits a value now, at a stall of {allowed.target_stall_percent} percent"
+    )
+    return Note("RateLimitsChanged", text, action="Retune")
 
 
 def _progress(record: JobRecord) -> str:

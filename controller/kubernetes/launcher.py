@@ -14,10 +14,15 @@ from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.attempts import STOP_ANNOTATION, attempt_of
 from thinwire.controller.kubernetes.cache import Cache
 from thinwire.controller.kubernetes.children import child_name, children
+from thinwire.controller.kubernetes.diagnosis import Cause
+from thinwire.controller.kubernetes.prerequisites import provided
 from thinwire.controller.kubernetes.resources import (
     ATTEMPT_LABEL,
+    CONFIG_MAPS,
+    CORE_EVENTS,
     JOB_NAME_LABEL,
     JOBS,
+    SERVICES,
     Raw,
     Resource,
     controlled_by,
@@ -27,10 +32,8 @@ from thinwire.controller.kubernetes.resources import (
     uid_of,
 )
 from thinwire.controller.kubernetes.settings import PodSettings
-from thinwire.controller.kubernetes.template_rules import template_refusals
 from thinwire.controller.launcher import LaunchError
 from thinwire.controller.manifest.job import DiffusionJob
-from thinwire.controller.manifest.refusal import Refusal
 from thinwire.controller.plan import Attempt, StopReason
 
 _STOPPED = -15
@@ -73,8 +76,8 @@ class ClusterLauncher:
         """Apply the attempt's objects; raises LaunchError, or ApiError if it may go better the next time."""
         if await self._is_there(number):
             return
-        self._refuse_what_no_pod_can_do()
-        for resource, body in children(self.job, self.uid, number, self.settings()):
+        job = await provided(self.api, self.job)
+        for resource, body in children(job, self.uid, number, self.settings()):
             await self._refuse_strangers(resource, name_of(body))
             try:
                 applied = await self.api.apply(resource, body)
@@ -86,6 +89,7 @@ class ClusterLauncher:
             if resource is JOBS:
                 self.gangs.jobs.put(applied)
         _log.info("attempt_started", job=f"{self.job.namespace}/{self.job.name}", attempt=number)
+        await self._clear(number - 1)
 
     async def stop(self, number: int, reason: StopReason) -> None:
         """Note why, and delete the attempt's Job with its pods; it is there until they are gone."""
@@ -102,6 +106,27 @@ class ClusterLauncher:
         found = [raw for raw in self.gangs.jobs.labelled(namespace, name) if controlled_by(raw, self.uid)]
         return [raw for raw in found if label_of(raw, ATTEMPT_LABEL).isdecimal()]
 
+    async def _clear(self, number: int) -> None:
+        """Delete what an attempt that has ended needs no more. Its Job stays, the record of how it ended."""
+        name = child_name(self.job.name, number)
+        for resource in (SERVICES, CONFIG_MAPS):
+            there = await self.api.find(resource, self.job.namespace, name)
+            if there is not None and controlled_by(there, self.uid):
+                await self.api.delete(resource, self.job.namespace, name, uid=uid_of(there), propagation="Background")
+
+    async def pods_refused(self, number: int) -> Cause | None:
+        """Why a Job has no pods, if its controller was refused them; raises ApiError."""
+        raw = self.gangs.jobs.get(self.job.namespace, child_name(self.job.name, number))
+        if raw is None or raw["spec"].get("suspend") or self.gangs.pods_of(raw):
+            return None
+        about = f"involvedObject.uid={uid_of(raw)},reason=FailedCreate"
+        listed = await self.api.list(CORE_EVENTS, self.job.namespace, fieldSelector=about)
+        said = max(listed["items"], key=lambda one: one.get("lastTimestamp") or "", default=None)
+        if said is None:
+            return None
+        remedy = "mend spec.podTemplate in a new job, or what refuses the pods"
+        return Cause("PodsRefused", f"no pod of Job {name_of(raw)} can be created: {said['message']}; {remedy}")
+
     async def _is_there(self, number: int) -> bool:
         """Ask the API server itself: a cache may be behind, and two gangs must never write into one folder."""
         selector = f"{JOB_NAME_LABEL}={self.job.name}"
@@ -115,15 +140,6 @@ class ClusterLauncher:
         ):
             raise ApiError(0, "CacheBehind", "another attempt is there that the cache did not show; looking again")
         return any(one.number == number for one in found)
-
-    def _refuse_what_no_pod_can_do(self) -> None:
-        refused = template_refusals(self.job.pod_template)
-        if refused:
-            raise LaunchError("; ".join(map(str, refused)), "InvalidPodTemplate")
-        if self.job.output is None:
-            field, expected = "spec.output", "a persistentVolumeClaim"
-            remedy = "add one in a new job: what a pod writes elsewhere is gone with it"
-            raise LaunchError(str(Refusal(field, expected, "none", remedy)), "OutputMissing")
 
     async def _refuse_strangers(self, resource: Resource, name: str) -> None:
         there = await self.api.find(resource, self.job.namespace, name)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from thinwire.controller.job_record import JobKey, JobRecord
+from thinwire.controller.ingest import allow
+from thinwire.controller.job_record import Allowed, JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
 from thinwire.controller.kubernetes.conditions import Gang
 from thinwire.controller.kubernetes.diagnosis import Cause, ended_by, waits_for
-from thinwire.controller.kubernetes.events import Moment, Recorder, notes_between
+from thinwire.controller.kubernetes.events import Moment, Recorder, limits_changed, notes_between
 from thinwire.controller.kubernetes.launcher import ClusterLauncher, Gangs
 from thinwire.controller.kubernetes.metrics import Metrics
 from thinwire.controller.kubernetes.resources import (
@@ -48,6 +49,9 @@ STATUS_SECONDS = 5.0
 """Least time between two writes of a job's status that only bring new figures."""
 STATUS_WRITES_PER_SECOND = 20.0
 """Such writes of all jobs together; with more jobs each is written less often."""
+
+PODS_COME_SECONDS = 15.0
+"""How often a gang without pods is looked into."""
 
 _WORKERS = 8
 _RESYNC_SECONDS = 300.0
@@ -138,6 +142,8 @@ class Operator:
                 self._metrics.failures.inc()
                 pause = self._queue.add_failed(key)
                 _log.warning("reconcile_failed", job=str(key), status=error.status, reason=str(error), again_in=pause)
+                if error.refused:
+                    await self._admit(key, error)
             except Exception:
                 # A fault of ours in one job must not end the others' controller; it is logged whole and tried again.
                 self._metrics.failures.inc()
@@ -163,9 +169,49 @@ class Operator:
             self.store.update(key, lambda now: replace(now, start_seconds=self._clock()))
         if done.decided.again_in_seconds is not None:
             self._queue.add_after(key, done.decided.again_in_seconds)
-        gang = self._gang(key, done)
+        gang = await self._refused(launcher, done, self._gang(key, done))
         self._tell(raw, known, gang.cause)
         await self._show(key, raw, known, gang)
+        if done.idle:
+            await self._bury(key, known)
+
+    async def _refused(self, launcher: ClusterLauncher, done: Pass, gang: Gang) -> Gang:
+        """Find out why a gang that should have pods has none."""
+        record = done.after
+        if record.state is not State.STARTING or gang.cause is not None or not gang.pods or gang.made:
+            return gang
+        self._queue.add_after(record.key, PODS_COME_SECONDS)
+        cause = await launcher.pods_refused(record.attempt)
+        if cause is None:
+            return gang
+        self.store.update(record.key, lambda now: replace(now, message=cause.message))
+        return replace(gang, cause=cause)
+
+    async def _bury(self, key: JobKey, known: _Known) -> None:
+        """Delete a job whose time after its end has passed; what it owns goes with it."""
+        record = self.store.get(key)
+        seconds = known.job.run_policy.ttl_seconds_after_finished
+        if record is None or not record.state.ended or seconds is None:
+            return
+        left = record.completion_seconds + seconds - self._clock()
+        if left > 0:
+            self._queue.add_after(key, left)
+            return
+        _log.info("job_expired", job=str(key), ttl_seconds=seconds)
+        await self._api.delete(DIFFUSION_JOBS, key.namespace, key.name, uid=known.uid, propagation="Background")
+
+    async def _admit(self, key: JobKey, error: ApiError) -> None:
+        """Have the job say that a step of it is refused: it would wait without a word otherwise."""
+        raw, known = self._jobs.get(key.namespace, key.name), self._known.get(key)
+        if raw is None or known is None:
+            return
+        cause = Cause("Forbidden", f"the API server refuses a step of this job: {error}; it is tried again")
+        self.store.update(key, lambda now: replace(now, message=cause.message))
+        self._tell(raw, known, cause)
+        try:
+            await self._show(key, raw, known, Gang(cause=cause))
+        except ApiError as second:
+            _log.warning("status_not_shown", job=str(key), status=second.status, reason=str(second))
 
     def _count(self, done: Pass) -> None:
         self._metrics.attempts.inc(sum(isinstance(action, StartAttempt) for action in done.decided.actions))
@@ -187,11 +233,22 @@ class Operator:
             record = record_of(raw, job)
             known = _Known(uid, generation, job, Moment(record))
             self.store.remove(key)
-            self.store.put(record)
+            self.store.put(allow(record, _allowed(job)))
         elif known.generation != generation:
             known.generation, known.job = generation, DiffusionJob.from_raw(raw)
+            self._allow(key, raw, _allowed(known.job))
         self._known[key] = known
         return known
+
+    def _allow(self, key: JobKey, raw: Raw, allowed: Allowed) -> None:
+        """Hand an edit of the rate's limits to the law."""
+        record = self.store.get(key)
+        assert record is not None
+        if record.allowed == allowed:
+            return
+        self.store.put(allow(record, allowed))
+        if not record.state.ended:
+            self._recorder.tell(raw, limits_changed(allowed))
 
     async def _show(self, key: JobKey, raw: Raw, known: _Known, gang: Gang) -> None:
         record = self.store.get(key)
@@ -222,7 +279,7 @@ class Operator:
             pods = self.gangs.pods_of(child)
             if cause is None:
                 failed = condition_of(child, "Failed") or condition_of(child, "FailureTarget")
-                cause = ended_by(child, pods) if failed else waits_for(pods)
+                cause = ended_by(child, pods) if failed else waits_for(child, pods)
             return Gang(
                 sum(condition_of(one, "Ready") is not None for one in pods), child["spec"]["completions"], cause
             )
@@ -250,6 +307,12 @@ class Operator:
 def _weighs(record: JobRecord) -> tuple[object, ...]:
     heard = record.heard
     return heard.attempt, heard.steps_reported > 0, heard.finished, heard.prompts_done, len(record.retunes)
+
+
+def _allowed(job: DiffusionJob) -> Allowed:
+    compression = job.compression
+    rate = compression.rate
+    return Allowed(rate.min_millibits, rate.max_millibits, compression.target_stall_percent)
 
 
 def _planned(job: DiffusionJob, record: JobRecord, now_seconds: float) -> Job:

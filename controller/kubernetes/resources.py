@@ -9,6 +9,7 @@ Raw = dict[str, Any]
 
 JOB_NAME_LABEL = "thinwire.dev/job-name"
 ATTEMPT_LABEL = "thinwire.dev/attempt"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 APPLICATION_LABELS = {"app.kubernetes.io/name": "thinwire"}
 
 
@@ -40,7 +41,7 @@ SERVICES = Resource("", "v1", "services", "Service")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 EVENTS = Resource("events.k8s.io", "v1", "events", "Event")
-LOCAL_QUEUES = Resource("kueue.x-k8s.io", "v1beta1", "localqueues", "LocalQueue")
+CORE_EVENTS = Resource("", "v1", "events", "Event")
 
 
 def name_of(raw: Raw) -> str:

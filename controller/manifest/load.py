@@ -61,6 +61,18 @@ def parse(text: str) -> Document:
         raise _error("file", f"at most {MAX_DEPTH} levels", "more", "flatten it") from None
 
 
+def parse_list(text: str) -> list[Any]:
+    """Read a YAML list from `text`; ManifestError says why it is none."""
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise _error("file", "YAML", " ".join(str(error).split())[:200], "mend it there") from None
+    if not isinstance(node, yaml.SequenceNode):
+        raise _error("file", "a list", _KINDS[type(node)] if node else "an empty text", "begin each entry with a dash")
+    found: list[Any] = _Reader().value(node, "", 0)
+    return found
+
+
 def _only_document(text: str) -> Document:
     nodes = [node for node in yaml.compose_all(text, Loader=yaml.SafeLoader) if not _is_empty(node)]
     if len(nodes) != 1:

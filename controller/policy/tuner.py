@@ -102,6 +102,20 @@ def begin(ladder: tuple[Rung, ...], limits: Limits, rates: tuple[tuple[str, int]
     return Tuner(ladder, limits, links, epoch)
 
 
+def limited(tuner: Tuner, limits: Limits) -> Tuner:
+    """The same tuner with other limits. A rung that they do not allow is left at the next step that may move.
+
+    A fixed rate is the owner's to move: all link classes are told the new one, again until it is in force.
+    """
+    moved = replace(tuner, limits=limits)
+    if limits.adaptive or limits.max_millibits == tuner.limits.max_millibits:
+        return moved
+    reason = f"the manifest fixes the rate at {limits.max_millibits / 1000:g} bits a value now"
+    rates = tuple((link.link_class, limits.max_millibits) for link in tuner.links)
+    epoch = max(tuner.epoch, tuner.sent.epoch if tuner.sent is not None else 0) + 1
+    return replace(moved, sent=Directive(epoch, rates, reason), sent_at_job_step=tuner.last_job_step - RESEND_STEPS)
+
+
 def after_step(tuner: Tuner, step: Step) -> tuple[Tuner, Verdict]:
     """Take in one step. A step that cannot be believed moves nothing and is named in the verdict.
 
@@ -123,9 +137,18 @@ def after_step(tuner: Tuner, step: Step) -> tuple[Tuner, Verdict]:
     if first_of_attempt:
         return tuner, Verdict(None, "")
     tuner = _measured(tuner, step)
+    if tuner.sent is not None:
+        return _awaited(tuner, tuner.sent, step)
     if not tuner.limits.adaptive:
         return tuner, Verdict(None, "the rate is fixed by the manifest")
     return _decided(tuner, step)
+
+
+def _awaited(tuner: Tuner, sent: Directive, step: Step) -> tuple[Tuner, Verdict]:
+    """While a directive is under way nothing else is decided; after some steps without its epoch it goes out again."""
+    if step.job_step - tuner.sent_at_job_step < RESEND_STEPS:
+        return tuner, Verdict(None, sent.reason)
+    return replace(tuner, sent_at_job_step=step.job_step), Verdict(sent, sent.reason)
 
 
 def _leaps(from_job_step: int, step: Step) -> bool:
@@ -223,10 +246,6 @@ def _ceiling_kept(tuner: Tuner, step: Step) -> Tuner:
 
 
 def _decided(tuner: Tuner, step: Step) -> tuple[Tuner, Verdict]:
-    if tuner.sent is not None:
-        if step.job_step - tuner.sent_at_job_step < RESEND_STEPS:
-            return tuner, Verdict(None, tuner.sent.reason)
-        return replace(tuner, sent_at_job_step=step.job_step), Verdict(tuner.sent, tuner.sent.reason)
     if tuner.steps_seen <= _FIRST_WINDOWS:
         return tuner, Verdict(None, "")
     barred = tuner.barred_millibits if step.job_step <= tuner.barred_until_job_step else 0

@@ -81,7 +81,7 @@ class StepBoundary:
     most_transfers: int
     """Of one rank in a step."""
     hooks: StepHooks
-    adaptive: bool
+    listens: bool
     """Whether rank 0 listens for directives."""
     lag: int = 0
     prompt: str = ""
@@ -148,7 +148,7 @@ class StepBoundary:
 
     def _newest_directive(self) -> Directive | None:
         """Return what rank 0 has heard; rates stay frozen while whole frames are sent anyway."""
-        if self.world.rank != 0 or not self.adaptive or self.moment.step + 1 < self.policy.warmup_steps:
+        if self.world.rank != 0 or not self.listens or self.moment.step + 1 < self.policy.warmup_steps:
             return None
         return self.hooks.newest_directive()
 

@@ -102,7 +102,7 @@ def _open_paced(setting: Setting) -> OpenedExchange:
     table = RateTable.of(setting.traffic, setting.dtype)
     plan = CodecPlan(choose_kernel("eager"), 0, BaseFormat.FULL)
     off = table.millibits(None)
-    boundary = _boundary(setting, Policy(table, 0, 0.0), plan, rate=off, adaptive=False)
+    boundary = _boundary(setting, Policy(table, 0, 0.0), plan, rate=off, listens=False)
     wire = Wire(setting.world.device, setting.pacer, boundary.moment, boundary.meter)
     installed = paced_upstream.install(setting.world, wire)
     return OpenedExchange(boundary, _ladder([], table), "none", 0, installed.remove)
@@ -126,8 +126,8 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
         warmup_steps=compression.warmup_steps,
         max_relative_error=compression.max_relative_error_milli / 1000,
     )
-    adaptive = compression.mode == CompressionMode.COMPRESSION_MODE_ADAPTIVE
-    boundary = _boundary(setting, policy, plan, rate=compression.max_millibits, adaptive=adaptive)
+    # Also a fixed rate may be moved, by the job's owner.
+    boundary = _boundary(setting, policy, plan, rate=compression.max_millibits, listens=True)
     wire = Wire(setting.world.device, setting.pacer, boundary.moment, boundary.meter)
     parcels = Parcels(boundary.streams, boundary.moment, boundary.meter, wire, policy.table.allocations)
     installed = seams.install(setting.world, parcels)
@@ -176,7 +176,7 @@ def agree_on_kernel(world: World) -> Kernel:
     )
 
 
-def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, adaptive: bool) -> StepBoundary:
+def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, listens: bool) -> StepBoundary:
     world = setting.world
     own = {operation: neighbours.ranks for operation, neighbours in seams.neighbours_of(world).items()}
     return StepBoundary(
@@ -190,7 +190,7 @@ def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, a
         audiences={_GATHERS[operation]: ranks for operation, ranks in own.items() if operation in _GATHERS},
         most_transfers=setting.traffic.transfers_per_step,
         hooks=setting.hooks,
-        adaptive=adaptive,
+        listens=listens,
     )
 
 

@@ -34,12 +34,6 @@ def gang(jobs: JobsApi, name: str) -> Raw:
     return eventually(lambda: found(jobs, f"{BATCH}/{name}"), within_seconds=30)
 
 
-def make_account(jobs: JobsApi) -> None:
-    """The service account of a namespace's pods, which a controller manager makes."""
-    if found(jobs, f"{CORE}/serviceaccounts/default") is None:
-        jobs.call("POST", f"{CORE}/serviceaccounts", {"metadata": {"name": "default"}})
-
-
 def make_pods(jobs: JobsApi, job: Raw) -> list[str]:
     """Create the pods that the Job controller would, running; return their names."""
     template, name = job["spec"]["template"], job["metadata"]["name"]

@@ -1,14 +1,11 @@
-"""The operator on a real API server: the test plays Job controller and kubelet."""
+"""A job's life on a real API server: the test plays Job controller and kubelet."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
-from tests.cluster.control_plane import ControlPlane
 from tests.cluster.gangs import (
     BATCH,
     CORE,
@@ -17,51 +14,16 @@ from tests.cluster.gangs import (
     fail_gang,
     found,
     gang,
-    make_account,
     make_pods,
     run_pods,
     set_pod,
 )
 from tests.cluster.jobs_api import JobsApi
-from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess, operator_process
-from tests.controller.manifest.manifests import manifest
+from tests.cluster.operating import await_state, condition, submit, told
+from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess
 from tests.controller.waiting import eventually
 
 pytestmark = pytest.mark.cluster
-
-OUTPUT = {"persistentVolumeClaim": {"claimName": "pictures"}}
-
-
-@pytest.fixture(scope="module")
-def operator(plane: ControlPlane, jobs: JobsApi) -> Iterator[OperatorProcess]:
-    make_account(jobs)
-    with operator_process(plane, "--no-leader-elect") as running:
-        yield running
-
-
-def submit(jobs: JobsApi, name: str, changes: dict[str, Any] | None = None) -> None:
-    jobs.create(manifest({"metadata.name": name, "spec.gpusPerPod": 2, "spec.output": OUTPUT, **(changes or {})}))
-
-
-def status(jobs: JobsApi, name: str) -> dict[str, Any]:
-    found_status: dict[str, Any] = jobs.get(name).get("status", {})
-    return found_status
-
-
-def condition(jobs: JobsApi, name: str, kind: str) -> dict[str, Any]:
-    known = {one["type"]: one for one in status(jobs, name).get("conditions", ())}
-    return known.get(kind, {"message": "", "status": "", "reason": ""})
-
-
-def told(jobs: JobsApi, name: str) -> dict[str, str]:
-    """Events of a job: what was said for each reason."""
-    listed = jobs.call("GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
-    return {one["reason"]: one["note"] for one in listed if one["regarding"]["name"] == name}
-
-
-def await_state(jobs: JobsApi, name: str, state: str) -> dict[str, Any]:
-    eventually(lambda: status(jobs, name).get("state") == state, within_seconds=30)
-    return status(jobs, name)
 
 
 def test_a_job_becomes_a_service_a_config_map_and_an_indexed_job(operator: OperatorProcess, jobs: JobsApi) -> None:
@@ -123,3 +85,47 @@ def test_a_gang_that_fails_is_started_again_as_a_whole_until_none_is_left(
     assert ended["restarts"] == 1
     assert "used more memory than its limit" in ended["message"]
     assert found(jobs, f"{BATCH}/badly-3") is None
+
+
+def test_a_sentence_of_a_rank_ends_the_job_without_a_restart(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "sentence")
+    pods = make_pods(jobs, gang(jobs, "sentence-1"))
+    run_pods(jobs, pods)
+    end_pod(jobs, pods[0], 1, "Traceback (most recent call last): the peer is gone")
+    end_pod(jobs, pods[1], 1, "thinwire: spec.model.source.path: expected a model folder, got none; check the path\n")
+    fail_gang(jobs, "sentence-1")
+    ended = await_state(jobs, "sentence", "Failed")
+    assert ended["message"] == "spec.model.source.path: expected a model folder, got none; check the path"
+    assert condition(jobs, "sentence", "Failed")["reason"] == "BadInput"
+    assert (ended["attempt"], ended["restarts"]) == (1, 0)
+
+
+def test_an_image_that_cannot_be_pulled_is_named_with_a_remedy(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "no-image")
+    pods = make_pods(jobs, gang(jobs, "no-image-1"))
+    waiting = {"reason": "ImagePullBackOff", "message": 'Back-off pulling image "nobody/has:it"'}
+    container = {"name": "rank", "ready": False, "restartCount": 0, "image": "x", "imageID": ""}
+    set_pod(jobs, pods[1], phase="Pending", containerStatuses=[{**container, "state": {"waiting": waiting}}])
+    eventually(lambda: condition(jobs, "no-image", "PodsReady")["reason"] == "ImagePullBackOff")
+    assert "check the image's name" in eventually(lambda: told(jobs, "no-image").get("ImagePullBackOff"))
+    eventually(lambda: "nobody/has:it" in jobs.get("no-image")["status"]["message"])
+
+
+def test_pods_that_are_refused_are_told_of(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "refused-pods")
+    job = gang(jobs, "refused-pods-1")
+    said = 'pods "refused-pods-1-0-x" is forbidden: violates PodSecurity "restricted:latest"'
+    about = {"kind": "Job", "name": "refused-pods-1", "namespace": "default", "uid": job["metadata"]["uid"]}
+    event = {"metadata": {"name": "refused-pods.1"}, "involvedObject": about, "reason": "FailedCreate", "message": said}
+    jobs.call("POST", f"{CORE}/events", event)
+    eventually(lambda: condition(jobs, "refused-pods", "PodsReady")["reason"] == "PodsRefused")
+    assert "restricted:latest" in condition(jobs, "refused-pods", "PodsReady")["message"]
+
+
+def test_what_somebody_else_writes_into_the_status_is_put_right(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "conflict")
+    gang(jobs, "conflict-1")
+    await_state(jobs, "conflict", "Starting")
+    jobs.patch_status("conflict", {"state": "Succeeded", "restarts": 7})
+    eventually(lambda: jobs.get("conflict")["status"].get("restarts") == 0)
+    assert jobs.get("conflict")["status"]["state"] == "Starting"

@@ -1,0 +1,144 @@
+"""What only the controller can know: each is said by a condition and an event, and a job goes on when it comes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cluster.gangs import BATCH, CORE, found, gang
+from tests.cluster.jobs_api import JobsApi
+from tests.cluster.operating import await_state, condition, make_claim, status, submit, told
+from tests.cluster.operator_process import OperatorProcess
+from tests.controller.manifest.manifests import REMOVED
+from tests.controller.waiting import eventually
+
+pytestmark = pytest.mark.cluster
+
+PROMPTS = {
+    "spec.generation.prompts": REMOVED,
+    "spec.generation.promptsFrom": {"configMap": {"name": "words"}},
+}
+
+
+def test_a_missing_claim_is_waited_for_aloud(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "claimless", {"spec.output": {"persistentVolumeClaim": {"claimName": "not-yet"}}})
+    waiting = await_state(jobs, "claimless", "Pending")
+    assert waiting["message"] == (
+        "spec.output.persistentVolumeClaim: expected PersistentVolumeClaim not-yet in namespace default, got none; "
+        "create it: the job begins by itself then"
+    )
+    assert condition(jobs, "claimless", "Running")["reason"] == "ClaimMissing"
+    assert "ClaimMissing" in eventually(lambda: told(jobs, "claimless"))
+    assert found(jobs, f"{BATCH}/claimless-1") is None
+    make_claim(jobs, "not-yet")
+    gang(jobs, "claimless-1")
+    assert await_state(jobs, "claimless", "Starting")["attempt"] == 1
+
+
+def test_prompts_come_from_a_config_map(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "wordless", PROMPTS)
+    assert "ConfigMap words" in await_state(jobs, "wordless", "Pending")["message"]
+    config_map = {"metadata": {"name": "words"}, "data": {"other.yaml": ""}}
+    jobs.call("POST", f"{CORE}/configmaps", config_map)
+    eventually(lambda: "got other.yaml; add it" in status(jobs, "wordless")["message"])
+    for text, said in (
+        ("- {name: ROCKET, prompt: a rocket}", 'got "ROCKET"; rename it'),
+        ("- {name: a, prompt: b}\n- {name: a, prompt: c}", "generation.prompts"),
+        ("rocket: a rocket", "expected a list"),
+        ("- [", "expected YAML"),
+    ):
+        jobs.call("PATCH", f"{CORE}/configmaps/words", {"data": {"prompts.yaml": text}})
+        eventually(lambda said=said: said in status(jobs, "wordless")["message"])  # type: ignore[misc]
+        assert condition(jobs, "wordless", "Running")["reason"] == "PromptsInvalid"
+    text = "- {name: rocket, prompt: a rocket, seed: 3}\n- {name: pizza, prompt: a pizza}\n"
+    jobs.call("PATCH", f"{CORE}/configmaps/words", {"data": {"prompts.yaml": text}})
+    gang(jobs, "wordless-1")
+    config = found(jobs, f"{CORE}/configmaps/wordless-1")
+    assert config is not None
+    prompts = json.loads(config["data"]["run_spec.json"])["generation"]["prompts"]
+    assert [(one["name"], one.get("seed")) for one in prompts] == [("rocket", "3"), ("pizza", None)]
+
+
+def test_a_queue_without_kueue_is_said(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "queued", {"metadata.labels": {"kueue.x-k8s.io/queue-name": "main"}})
+    waiting = await_state(jobs, "queued", "Pending")
+    assert "expected a cluster with Kueue, got one without; install Kueue" in waiting["message"]
+    assert "QueueMissing" in eventually(lambda: told(jobs, "queued"))
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "said", "reason"),
+    [
+        (
+            "no-output",
+            {"spec.output": None},
+            "spec.output: expected a persistentVolumeClaim, got none; add one in a new job",
+            "OutputMissing",
+        ),
+        (
+            "own-pet",
+            {"spec.podTemplate": {"spec": {"containers": [{"name": "rank", "env": [{"name": "PET_NNODES"}]}]}}},
+            "spec.podTemplate.spec.containers[rank].env: expected variables that do not begin with PET_",
+            "InvalidPodTemplate",
+        ),
+        (
+            "no-pod",
+            {"spec.podTemplate": {"spec": {"containers": [{"name": "rank", "imagePullPolicy": "Sometimes"}]}}},
+            "the API server refuses Job no-pod-1",
+            "Refused",
+        ),
+        (
+            "unknown-field",
+            {"spec.podTemplate": {"spec": {"tolerance": []}}},
+            "the API server refuses Job unknown-field-1",
+            "Refused",
+        ),
+    ],
+)
+def test_what_no_pod_can_do_fails_at_once(
+    operator: OperatorProcess, jobs: JobsApi, name: str, changes: dict[str, object], said: str, reason: str
+) -> None:
+    submit(jobs, name, changes)
+    ended = await_state(jobs, name, "Failed")
+    assert said in ended["message"]
+    assert condition(jobs, name, "Failed")["reason"] == reason
+    assert found(jobs, f"{BATCH}/{name}-1") is None
+
+
+def test_a_strangers_object_is_never_taken_over(operator: OperatorProcess, jobs: JobsApi) -> None:
+    jobs.call("POST", f"{CORE}/configmaps", {"metadata": {"name": "taken-1"}, "data": {"mine": "yes"}})
+    submit(jobs, "taken")
+    assert "expected no ConfigMap taken-1, got one" in await_state(jobs, "taken", "Failed")["message"]
+    assert condition(jobs, "taken", "Failed")["reason"] == "NameTaken"
+    kept = found(jobs, f"{CORE}/configmaps/taken-1")
+    assert kept is not None
+    assert kept["data"] == {"mine": "yes"}
+
+
+def test_a_template_of_the_users_own_is_merged_into_the_pods(operator: OperatorProcess, jobs: JobsApi) -> None:
+    template = {
+        "metadata": {"labels": {"team": "art"}},
+        "spec": {
+            "nodeSelector": {"gpu": "fast"},
+            "tolerations": [{"key": "gpu", "operator": "Exists"}],
+            "containers": [
+                {
+                    "name": "rank",
+                    "image": "own/image:1",
+                    "env": [{"name": "OMP_NUM_THREADS", "value": "2"}],
+                    "resources": {"limits": {"memory": "4Gi"}},
+                }
+            ],
+        },
+    }
+    submit(jobs, "merged", {"spec.podTemplate": template, "spec.accelerator": "nvidia.com/gpu"})
+    pod = gang(jobs, "merged-1")["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    assert pod["metadata"]["labels"]["team"] == "art"
+    assert pod["metadata"]["labels"]["thinwire.dev/attempt"] == "1"
+    assert pod["spec"]["nodeSelector"] == {"gpu": "fast"}
+    assert pod["spec"]["tolerations"][0]["key"] == "gpu"
+    assert container["image"] == "own/image:1"
+    assert container["resources"]["limits"] == {"memory": "4Gi", "nvidia.com/gpu": "2"}
+    assert {"OMP_NUM_THREADS", "PET_NNODES", "PET_NODE_RANK"} <= {one["name"] for one in container["env"]}
