@@ -8,7 +8,6 @@ counts header and scales.
 
 import argparse
 import json
-import platform
 import resource
 import sys
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from bench.about import about
 from thinwire.compression import (
     LADDER,
     RAW,
@@ -179,7 +179,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--dtype", choices=DTYPES, default="float32")
     parser.add_argument("--kernel", choices=("native", "eager"), action="append", help="again for more (both)")
     parser.add_argument("--seconds", type=float, default=0.1, help="for each figure (0.1)")
-    parser.add_argument("--json", type=Path, help="write the raw figures here")
+    parser.add_argument("--output", type=Path, help="write the raw figures here")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     kernels = [choose_kernel(name) for name in options.kernel or ("native", "eager")]
@@ -200,9 +200,8 @@ def main(arguments: list[str]) -> int:
     show(lines, console)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     console.print(f"peak memory of this process: {peak_bytes / 2**20:.0f} MiB")
-    if options.json:
-        machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-        figures = {"machine": machine, "peak_bytes": peak_bytes, "lines": [asdict(line) for line in lines]}
-        options.json.write_text(json.dumps(figures, indent=1) + "\n")
-        print(f"raw figures: {options.json}", file=sys.stderr)
+    if options.output:
+        figures = {"about": about(), "peak_bytes": peak_bytes, "lines": [asdict(line) for line in lines]}
+        options.output.write_text(json.dumps(figures, indent=1) + "\n")
+        print(f"raw figures: {options.output}", file=sys.stderr)
     return 0

@@ -164,7 +164,7 @@ def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) 
 
 
 def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
-    """`transform-500` spends the same rate everywhere, `allocated-500` the same mean by calibrated sensitivities."""
+    """`transform-500` spends the same rate everywhere, `allocated-500` the same mean by calibrated costs."""
     if codec in CODERS:
         return CompactFusionCodec.maker(codec)
     kernel, key_rung = choose_kernel(), rung_named(setting.key_rung)

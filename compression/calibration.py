@@ -1,11 +1,11 @@
-"""The calibration file: one safetensors file beside a model, with a basis and a sensitivity per (layer, role).
+"""The calibration file: one safetensors file beside a model, with a basis per (layer, role) and what each costs.
 
-    layer.<layer>.<role>.forward      [heads, size, size] float32, or float16 where that holds it exactly
-    layer.<layer>.<role>.inverse      likewise
-    layer.<layer>.<role>.codes        [heads x size] int16, usual amplitudes in quarter octaves
-    layer.<layer>.<role>.sensitivity  [] float32: what a unit of relative error costs, for the allocator
+    layer.<layer>.<role>.forward  [heads, size, size] float32, or float16 where that holds it exactly
+    layer.<layer>.<role>.inverse  likewise
+    layer.<layer>.<role>.codes    [heads x size] int16, usual amplitudes in quarter octaves
+    layer.<layer>.<role>.costs    [5] float64, for the allocator: see Calibration; of all places or of none
 
-Metadata: format (thinwire-calibration), version (1), model (its fingerprint), recipe (how it was made).
+Metadata: format (thinwire-calibration), version (2), model (its fingerprint), recipe (how it was made).
 """
 
 import math

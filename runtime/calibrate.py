@@ -1,4 +1,4 @@
-"""`python -m thinwire.runtime.calibrate FOLDER`: measure a model's bases and sensitivities, and write its calibration.
+"""`python -m thinwire.runtime.calibrate FOLDER`: measure a model's bases and their costs, and write its calibration.
 
 A few pictures are sampled by plain diffusers in one process, three times over (runtime/calibrating.py):
 

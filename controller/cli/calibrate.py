@@ -28,16 +28,25 @@ _BAD_INPUT = 2
 @click.option("--steps", default=28, help="Denoising steps of each picture.")
 @click.option("--guidance", default=3.0, help="Guidance scale.")
 @click.option("--pixels", default=0, help="Side of the pictures; 0 takes the model's own.")
+@click.option("--cost-prompts", default=2, help="Prompts that costs are measured on; 0: every place the same rate.")
 @click.option("--output", type=click.Path(path_type=Path), help=f"File to write; default: {FILE_NAME} in the model.")
 def calibrate(
-    model: str, prompts: tuple[str, ...], steps: int, guidance: float, pixels: int, output: Path | None
+    model: str,
+    prompts: tuple[str, ...],
+    steps: int,
+    guidance: float,
+    pixels: int,
+    cost_prompts: int,
+    output: Path | None,
 ) -> None:
-    """Measure bases and sensitivities of MODEL, the name of a bundled model or a folder, and write them beside it.
+    """Measure bases and costs of MODEL, the name of a bundled model or a folder, and write them beside it.
 
     With that file its jobs code at any rate from 0.25 bits per value on.
     """
     if steps < _FEWEST_STEPS:
         raise Refused(f"--steps: expected {_FEWEST_STEPS} or more, got {steps}; raise it")
+    if cost_prompts < 0:
+        raise Refused(f"--cost-prompts: expected 0 or more, got {cost_prompts}; raise it")
     if importlib.util.find_spec("torch") is None:
         raise Refused("expected torch and diffusers here, got none; run `pip install 'thinwire[runtime]'`")
     source: ModelSource = FolderModel(model) if Path(model).is_dir() else BundledModel(model)
@@ -48,6 +57,7 @@ def calibrate(
     output = (output or Path(str(folder)) / FILE_NAME).absolute()
     command = [sys.executable, "-m", "thinwire.runtime.calibrate", str(folder), "--output", str(output)]
     command += ["--steps", str(steps), "--guidance", str(guidance), "--pixels", str(pixels)]
+    command += ["--cost-prompts", str(cost_prompts)]
     for prompt in prompts:
         command += ["--prompt", prompt]
     _run(command)

@@ -168,7 +168,16 @@ def test_calibrating_measures_every_place_and_says_how_far_it_is(
     assert set(loaded.costs) == set(loaded.bases)
     assert all(cost > 0 for costs in loaded.costs.values() for cost in costs)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert said[-1] == {"what": "step 4", "done": 4, "total": 4}
+    samplings = 3 + len(loaded.bases)  # for bases, curves, the exact picture, and each place alone
+    assert said[-1] == {"what": "layer 1, output, step 4", "done": 4 * samplings, "total": 4 * samplings}
+
+
+def test_costs_can_be_left_out(tiny_sd3: Path, tmp_path: Path) -> None:
+    output = tmp_path / "c.safetensors"
+    calibrate(Plan(tiny_sd3, output, ("a red heart",), steps=4, guidance_scale=3.0, pixels=64, cost_prompts=0))
+    loaded = Calibration.load(output, model_fingerprint(tiny_sd3))
+    assert loaded.bases
+    assert not loaded.costs
 
 
 def test_the_calibration_file_is_no_part_of_a_model(tiny_sd3: Path, calibrated_sd3: Path) -> None:
