@@ -1,7 +1,8 @@
 """What every rung and predictor order does to the picture, against the uncoded sample of the same seed.
 
 Every key and value of every image token is coded (bench/closed_loop.py). Peak signal is that of pictures in [0, 1],
-taken before they are rounded to 8 bits. Medians and worst deciles over pictures, never a pooled mean: one picture in
+taken before they are rounded to 8 bits. FLIP (Andersson et al., "FLIP: A Difference Evaluator for Alternating Images",
+2020) is what a person sees at 67 pixels per degree: 0 for nothing, 1 for everything. Medians and worst deciles over pictures, never a pooled mean: one picture in
 eight may take another turn on a small early error.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
+import flip_evaluator
 import numpy as np
 import torch
 from rich.console import Console
@@ -72,6 +74,7 @@ class Picture:
     seed: int
     psnr_db: float
     ssim: float
+    flip: float
     bits_per_value: float
     coded_bits_per_value: float
     seconds: float
@@ -193,10 +196,17 @@ def _compared(
         seed=seed,
         psnr_db=min(-10 * np.log10(error), 200.0) if error else 200.0,
         ssim=float(structural_similarity(plain, coded, data_range=1.0, channel_axis=-1)),
+        flip=_flip(plain, coded),
         bits_per_value=traffic.bits_per_value,
         coded_bits_per_value=traffic.coded_bits_per_value,
         seconds=time.perf_counter() - begun,
     )
+
+
+def _flip(plain: np.ndarray, coded: np.ndarray) -> float:
+    """The mean of FLIP's map of differences."""
+    pictures = (picture.clip(0, 1).astype(np.float32) for picture in (plain, coded))
+    return float(flip_evaluator.evaluate(*pictures, "LDR", applyMagma=False)[1])
 
 
 def _pipeline(model: str) -> object:

@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
 
 def fidelity_table(result: dict[str, Any]) -> str:
     lines = [
-        "| codec | order | bits per value | with key frames | median dB | worst tenth dB | SSIM |",
-        "|---|---|---|---|---|---|---|",
+        "| codec | order | bits per value | with key frames | median dB | worst tenth dB | SSIM | FLIP |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     kinds = dict.fromkeys((picture["codec"], picture["order"]) for picture in result["pictures"])
     for codec, order in sorted(kinds, key=lambda kind: (kind[0].startswith("cf-"), _bits(result, kind), kind[1])):
@@ -60,7 +60,8 @@ def fidelity_table(result: dict[str, Any]) -> str:
         lines.append(
             f"| {codec} | {predictor} | {_bits(result, (codec, order)):.2f} "
             f"| {median(picture['bits_per_value'] for picture in rows):.2f} | {median(psnr):.1f} "
-            f"| {psnr[len(psnr) // 10]:.1f} | {median(picture['ssim'] for picture in rows):.4f} |"
+            f"| {psnr[len(psnr) // 10]:.1f} | {median(picture['ssim'] for picture in rows):.4f} "
+            f"| {median(picture['flip'] for picture in rows):.4f} |"
         )
     return "\n".join(lines)
 
@@ -132,7 +133,8 @@ Made by `python -m bench page` from the raw figures in `docs/results/`. `python 
 {setting["prompts"]} prompts of the in-box model, {setting["steps"]} steps, guidance {setting["guidance"]:g},
 {setting["pixels"]} px. Every key and value of every image token goes through the codec, in {setting["shards"]} shards;
 {setting["warmup_steps"]} step of each is a key frame ({setting["key_rung"]}). PSNR and SSIM against the uncoded sample
-of the same seed, on pictures in [0, 1] before they are rounded to 8 bits. Bits per value count what travels after the
+of the same seed, on pictures in [0, 1] before they are rounded to 8 bits; medians. FLIP is the mean of what a person
+sees at 67 pixels per degree (Andersson et al. 2020; LPIPS needs weights that no package ships). Bits per value count what travels after the
 key frame: codes, scales and headers. Rows that begin with `cf-` are CompactFusion's math (arXiv 2507.17511) with its
 own first-order residual, charged for its fp16 scales and for no header. Worst tenth: a tenth of the pictures are worse.
 Rows that begin with `transform-` need the calibration of `thinwire calibrate emoji`, made from other prompts and seeds.

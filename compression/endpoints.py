@@ -19,7 +19,11 @@ from thinwire.compression.transform.basis import Basis
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """frame: [frame_bytes] uint8. relative_error: |x - decoded| / |x| over the whole tensor."""
+    """frame: [frame_bytes] uint8. relative_error: |x - decoded| / |x| over the whole tensor.
+
+    On transform rungs both are taken in the basis's metric, where an error costs alike in every direction: the plain
+    figure there says little of the picture. |x| is then estimated from every eighth row.
+    """
 
     frame: Tensor
     relative_error: float

@@ -11,6 +11,7 @@ from thinwire.compression.kernels.fingerprint import fingerprint_of
 from thinwire.compression.predictor import advance, predict
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.rungs.memory import RungMemory
+from thinwire.compression.rungs.transform import TransformRung
 from thinwire.compression.scales import SMALLEST_TOP
 from thinwire.compression.state import StreamState
 from thinwire.compression.streams import BaseFormat
@@ -111,8 +112,12 @@ class EagerCoder:
         coded_RC, state.memory = rung.decode(payload, state.rows, state.channels, self.dtype, before)
         seal(header, payload, frame)
         self._remember(prediction_RC + coded_RC, key_frame=key_frame)
-        lost = (residual_RC - coded_RC).double().square().sum()
-        return float((lost / energy).sqrt()) if bool(energy > 0) else 0.0
+        lost_RC = residual_RC - coded_RC
+        if isinstance(rung, TransformRung) and before.basis is not None:
+            relative_cost = before.basis.relative_cost(before.basis.components(lost_RC), wide_RC)
+            if relative_cost is not None:
+                return relative_cost
+        return float((lost_RC.double().square().sum() / energy).sqrt()) if bool(energy > 0) else 0.0
 
     def decode(self, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool) -> None:
         """See Coder."""

@@ -105,11 +105,15 @@ class TritonCoder:
             raise NonFiniteError(f"{rung.name}: expected finite values up to 2**60; send the tensor raw")
         if isinstance(rung, TransformRung):
             basis = required_basis(before, rung)
-            payload = rung.encode_components(self._times(residual_RC, basis.forward), self.dtype, before)
+            whole_RC = self._times(residual_RC, basis.forward)
+            payload = rung.encode_components(whole_RC, self.dtype, before)
             components_RC, state.memory = rung.decode_components(payload, state.rows, state.channels, before)
             values_RC = self._times(components_RC, basis.inverse)
             seal(header, payload, frame)
             self._absorb(self._given(passes.GIVEN.value), values_RC, None, key_frame=key_frame)
+            relative_cost = basis.relative_cost(whole_RC - components_RC, x_RC.to(torch.float32))
+            if relative_cost is not None:
+                return relative_cost
             lost = float((residual_RC - values_RC).double().square().sum())
         else:
             scales, codes = self._scales(rung, residual_RC, moments_BC, squared=squared)

@@ -10,6 +10,7 @@ so that |y - y'|^2 is the cost of an error, and the components are uncorrelated:
 metric of the output. Products are sums in a fixed order (one float32 multiplication and one addition at a time).
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +21,7 @@ from thinwire.compression.errors import TensorError
 
 RIDGE = 0.01
 SMALLEST_EIGENVALUE = 1e-6
+SAMPLED_EVERY_ROWS = 8
 QUIETEST_HEAD = 1e-3
 """A head whose errors cost less than this share of the mean is taken to cost this much."""
 
@@ -72,6 +74,18 @@ class Basis:
     def in_half_precision(self) -> "Basis":
         """Return it with matrices that float16 holds exactly: a file of half the size, at no cost up to 10 bits."""
         return Basis(self.forward.half().float(), self.inverse.half().float(), self.codes)
+
+    def relative_cost(self, lost_RC: Tensor, whole_RC: Tensor) -> float | None:
+        """Return |lost A| / |whole A| for the components of an error and the tensor itself, [rows, channels] float32.
+
+        Of the tensor every eighth row is looked at. None where these are zero.
+        """
+        sample_RC = whole_RC[::SAMPLED_EVERY_ROWS]
+        whole = float(self.components(sample_RC).double().square().sum())
+        if not whole > 0:
+            return None
+        lost = float(lost_RC.double().square().sum())
+        return math.sqrt(lost / (whole * whole_RC.shape[0] / sample_RC.shape[0]))
 
     def components(self, residual_RC: Tensor) -> Tensor:
         """y = r A, head by head: [rows, channels] float32 -> the same shape."""

@@ -22,7 +22,7 @@ class Policy:
     table: RateTable
     warmup_steps: int
     max_relative_error: float
-    """Ceiling on |x - decoded| / |x|; 0 for none."""
+    """Ceiling on |x - decoded| / |x|, in the metric of the bases on transform rungs; 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 /* Transform rungs, operation by operation as thinwire/compression/rungs/transform.py; rows and channels are not 0. */
-enum { ROWS_AT_ONCE = 8 };
+enum { ROWS_AT_ONCE = 8, SAMPLED_EVERY_ROWS = 8 };
 enum { LOUDNESS, EVEN, EVEN_BLOCK, AMPLITUDE, INVERSE_AMPLITUDE = AMPLITUDE + 4, CHOSEN = INVERSE_AMPLITUDE + 4,
        TRANSFORM_COLUMNS };
 
@@ -254,12 +254,22 @@ static void restore(const job_t *j, int64_t row, float *y) {
         for (; i < j->width[bits - 1]; i++) y[order[i]] = j->tc->level[bits][codes[i]] * (amplitudes[i] * octaves);
 }
 
-INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_frame, void *to, loss_t *lost, int order,
-                           int base_format) {
+/* lost: squares of errors; cost: the same in components, where an error costs alike in every direction. */
+INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_frame, void *to, loss_t *lost, loss_t *cost,
+                           int order, int base_format) {
     float *y = j->ts->decoded, *values = y + ROWS_AT_ONCE * j->pitch;
     for (int64_t first = 0; first < s->rows; first += ROWS_AT_ONCE) {
         const int64_t left = s->rows - first, count = left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE;
-        for (int64_t r = 0; r < count; r++) restore(j, first + r, y + r * j->pitch);
+        for (int64_t r = 0; r < count; r++) {
+            float *row = y + r * j->pitch;
+            if (encode) memset(row, 0, s->stride * sizeof *row);
+            restore(j, first + r, row);
+            if (!encode) continue;
+            const float *components = j->ts->components + (first + r) * j->pitch;
+            V squares = {0};
+            for (int64_t i = 0; i < s->stride; i += LANES) lose(load(components + i) - load(row + i), &squares, cost);
+            cost->total += __builtin_convertvector(squares, D);
+        }
         times(j, y, j->pitch, j->basis->inverse, 1, values, ROWS_AT_ONCE);
         for (int64_t r = 0; r < count; r++) {
             float *coded = values + r * j->pitch;
@@ -279,11 +289,26 @@ INLINE void transform_rows(stream_t *s, const job_t *j, int encode, int key_fram
     }
 }
 
-static void transform_move(const job_t *j, int encode, int key_frame, void *to, loss_t *lost) {
+static void transform_move(const job_t *j, int encode, int key_frame, void *to, loss_t *lost, loss_t *cost) {
     stream_t *s = j->s;
     memset(column(s, j->t, SUMS), 0, 6 * s->stride * sizeof(float));
-    DISPATCH(transform_rows, s, j, encode, key_frame, to, lost);
+    DISPATCH(transform_rows, s, j, encode, key_frame, to, lost, cost);
     finish(s, j->c, j->t, key_frame);
+}
+
+/* What the tensor itself would cost, from every eighth row; `cost` says whether squares must be fine. */
+static double whole_cost(const job_t *j, const void *x, loss_t *cost) {
+    const stream_t *s = j->s;
+    float *components = j->ts->decoded;
+    int64_t rows = 0;
+    for (int64_t row = 0; row < s->rows; row += SAMPLED_EVERY_ROWS, rows++) {
+        times(j, wide_row(s, x, row, column(s, j->t, WIDE)), s->stride, j->basis->forward, 0, components, 1);
+        for (int64_t i = s->channels; i < s->stride; i++) components[i] = 0;
+        V squares = {0};
+        for (int64_t i = 0; i < s->stride; i += LANES) lose(load(components + i), &squares, cost);
+        cost->total += __builtin_convertvector(squares, D);
+    }
+    return lane_total(cost->total) * (double)s->rows / (double)rows;
 }
 
 static void transform_components(const job_t *j) {
@@ -314,11 +339,13 @@ int thinwire_transform_encode(stream_t *s, const basis_t *basis, const tables_t 
     allocate(&j, payload_bytes - side_bytes);
     quantise_components(&j);
     pack_planes(&j, payload + side_bytes);
-    transform_move(&j, 1, key_frame, NULL, &lost);
+    loss_t cost = {.fine = lost.fine}, whole = {.fine = lost.fine};
+    const double all = whole_cost(&j, x, &whole);
+    transform_move(&j, 1, key_frame, NULL, &lost, &cost);
     const uint32_t crc = crc32(c, payload, payload_bytes);
     memcpy(frame, header, CHECKED_BYTES);
     memcpy(frame + CHECKED_BYTES, &crc, sizeof crc);
-    *relative_error = energy > 0 ? sqrt(lane_total(lost.total) / energy) : 0;
+    *relative_error = all > 0 ? sqrt(lane_total(cost.total) / all) : energy > 0 ? sqrt(lane_total(lost.total) / energy) : 0;
     return DONE;
 }
 
@@ -337,6 +364,6 @@ int thinwire_transform_decode(stream_t *s, const basis_t *basis, const tables_t 
     allocate(&j, payload_bytes - side_bytes);
     if (!unpack_planes(&j, payload + side_bytes, payload + payload_bytes)) return WRONG_PAYLOAD;
     if (!key_frame) coefficients(s, c, t);
-    transform_move(&j, 0, key_frame, x, &lost);
+    transform_move(&j, 0, key_frame, x, &lost, &lost);
     return DONE;
 }

@@ -153,6 +153,23 @@ def test_error_feedback_does_not_drift_with_components_at_no_bits():
     assert sum(errors[-105:]) <= 1.3 * sum(errors[105:210])
 
 
+@pytest.mark.parametrize("kernel", ["native", "eager"])
+def test_the_reported_error_is_the_one_in_the_metric(kernel):
+    meter = BasisMeter(HEADS, SIZE)
+    generator = torch.Generator().manual_seed(1)
+    meter.weigh(torch.randn(500, CHANNELS, generator=generator) * torch.tensor(([10.0] * 4 + [0.1] * 4) * HEADS))
+    series = [torch.randn(64, CHANNELS, generator=generator) for _ in range(3)]
+    meter.add(series[0])
+    basis = meter.basis()
+    shape = (STREAM, 64, CHANNELS, torch.float32)
+    encoder, decoder = (end(*shape, kernel=kernel_named(kernel), basis=basis) for end in (StreamEncoder, StreamDecoder))
+    for step, x in enumerate(series):
+        said = {"rung": TransformRung(1_500), "epoch": 0, "step": step}
+        sent = encoder.encode(x, **said)
+        error = basis.components(x - decoder.decode(sent.frame, **said)).norm()
+        assert sent.relative_error == pytest.approx(float(error / (basis.components(x[::8]).norm() * 8**0.5)), rel=1e-3)
+
+
 EVERY_RUNG = tuple(RUNGS) + TRANSFORMS
 
 
