@@ -2,8 +2,8 @@
 
 Every key and value of every image token is coded (bench/closed_loop.py). Peak signal is that of pictures in [0, 1],
 taken before they are rounded to 8 bits. FLIP (Andersson et al., "FLIP: A Difference Evaluator for Alternating Images",
-2020) is what a person sees at 67 pixels per degree: 0 for nothing, 1 for everything. Medians and worst deciles over pictures, never a pooled mean: one picture in
-eight may take another turn on a small early error.
+2020) is what a person sees at 67 pixels per degree: 0 for nothing, 1 for everything. Medians and worst deciles over
+pictures, never a pooled mean: one picture in eight may take another turn on a small early error.
 """
 
 from __future__ import annotations
