@@ -135,7 +135,7 @@ Made by `python -m bench page` from the raw figures in `docs/results/`. `python 
 {setting["warmup_steps"]} step of each is a key frame ({setting["key_rung"]}). PSNR and SSIM against the uncoded sample
 of the same seed, on pictures in [0, 1] before they are rounded to 8 bits; medians. FLIP is the mean of what a person
 sees at 67 pixels per degree (Andersson et al. 2020; LPIPS needs weights that no package ships). Bits per value count
-what travels after the key frame: codes, scales and headers; "with key frames" counts the whole run. Rows that begin with
+what travels after the key frame: codes, scales and headers; "with key frames" counts the whole run. Rows of
 `cf-` are CompactFusion's math (arXiv 2507.17511) with its own first-order residual and a key frame in fp16, charged for
 its fp16 scales and for no header. Worst tenth: a tenth of the pictures are worse.
 Rows that begin with `transform-` need the calibration of `thinwire calibrate emoji`, made from other prompts and seeds.

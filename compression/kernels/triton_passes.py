@@ -68,17 +68,15 @@ def residual_pass(
     inside = channel < channels
     moments = tl.zeros((TILE,), tl.float32)
     energy = tl.zeros((TILE,), tl.float64)
-    for r in range(BLOCK_ROWS):
-        row = block * BLOCK_ROWS + r
-        mask = inside & (row < rows)
-        value = tl.load(x_RC + row * channels + channel, mask=mask, other=0)
+    for row in range(block * BLOCK_ROWS, tl.minimum(rows, (block + 1) * BLOCK_ROWS)):
+        value = tl.load(x_RC + row * channels + channel, mask=inside, other=0)
         value = _widened(value) if BFLOAT16 else value.to(tl.float32)
         residual = value
         if not KEY_FRAME:
             residual = value - _predicted(
-                base, first, second, delta_1, delta_2, row * stride + channel, channel, mask, ORDER
+                base, first, second, delta_1, delta_2, row * stride + channel, channel, inside, ORDER
             )
-        tl.store(residual_RC + row * channels + channel, residual, mask=mask)
+        tl.store(residual_RC + row * channels + channel, residual, mask=inside)
         if MOMENT == SQUARE:
             moments = moments + residual * residual
         else:
@@ -151,55 +149,53 @@ def absorb_pass(
     if KIND == RANK_ONE:
         step = tl.load(step_C + channel, mask=inside, other=0.0)
         step_inverse = tl.load(step_inverse_C + channel, mask=inside, other=0.0)
-    for r in range(BLOCK_ROWS):
-        row = block * BLOCK_ROWS + r
-        mask = inside & (row < rows)
+    for row in range(block * BLOCK_ROWS, tl.minimum(rows, (block + 1) * BLOCK_ROWS)):
         at = row * channels + channel
         here = row * stride + channel
         source = tl.zeros((TILE,), tl.float32)
         if ENCODE or KIND == RAW or KIND == GIVEN:
-            source = tl.load(source_RC + at, mask=mask, other=0.0)
+            source = tl.load(source_RC + at, mask=inside, other=0.0)
         coded = source
         if KIND == PER_TOKEN:
-            scale = tl.load(row_scale_R + row, mask=row < rows, other=0.0)
+            scale = tl.load(row_scale_R + row)
             if ENCODE:
-                steps = source * tl.load(row_inverse_R + row, mask=row < rows, other=0.0)
+                steps = source * tl.load(row_inverse_R + row)
                 steps = (steps + ROUNDER) - ROUNDER
                 steps = tl.minimum(tl.maximum(steps, -1.0 * COUNT), 1.0 * COUNT)
                 code = steps.to(tl.int32) + COUNT
-                tl.store(codes_N + at, code.to(tl.uint8), mask=mask)
+                tl.store(codes_N + at, code.to(tl.uint8), mask=inside)
             else:
-                code = tl.load(codes_N + at, mask=mask, other=0).to(tl.int32)
+                code = tl.load(codes_N + at, mask=inside, other=0).to(tl.int32)
             coded = (code - COUNT).to(tl.float32) * scale
         if KIND == RANK_ONE:
-            scale = tl.load(row_scale_R + row, mask=row < rows, other=0.0)
+            scale = tl.load(row_scale_R + row)
             if ENCODE:
                 scaled = source * step_inverse
                 code = tl.zeros((TILE,), tl.int32)
                 for k in tl.static_range(COUNT - 1):
                     code = code + (scaled >= tl.load(thresholds + k) * scale).to(tl.int32)
-                tl.store(codes_N + at, code.to(tl.uint8), mask=mask)
+                tl.store(codes_N + at, code.to(tl.uint8), mask=inside)
             else:
-                code = tl.load(codes_N + at, mask=mask, other=0).to(tl.int32)
+                code = tl.load(codes_N + at, mask=inside, other=0).to(tl.int32)
             coded = (tl.load(levels + code) * scale) * step
         if KIND == RAW:
             value = tl.where(tl.abs(source) <= LARGEST_VALUE, source, 0.0)
         elif KEY_FRAME:
             value = 0.0 + coded
         else:
-            value = _predicted(base, first, second, delta_1, delta_2, here, channel, mask, ORDER) + coded
+            value = _predicted(base, first, second, delta_1, delta_2, here, channel, inside, ORDER) + coded
         if ENCODE and KIND != RAW and KIND != GIVEN:
             error = (source - coded).to(tl.float64)
-            lost = lost + tl.where(mask, error * error, 0.0)
+            lost = lost + tl.where(inside, error * error, 0.0)
         if ORDER > 0 and not KEY_FRAME:
-            delta = tl.where(mask, value - tl.load(base + here, mask=mask, other=0.0), 0.0)
+            delta = tl.where(inside, value - tl.load(base + here, mask=inside, other=0.0), 0.0)
             same = same + delta * delta
-            following = following + delta * _widened(tl.load(delta_1 + here, mask=mask, other=0))
+            following = following + delta * _widened(tl.load(delta_1 + here, mask=inside, other=0))
             if ORDER > 1:
-                further = further + delta * _widened(tl.load(delta_2 + here, mask=mask, other=0))
-            tl.store(oldest + here, _rounded_bfloat16(delta), mask=mask)
-        tl.store(base + here, value, mask=mask)
-        tl.store(out_RC + at, value, mask=mask)
+                further = further + delta * _widened(tl.load(delta_2 + here, mask=inside, other=0))
+            tl.store(oldest + here, _rounded_bfloat16(delta), mask=inside)
+        tl.store(base + here, value, mask=inside)
+        tl.store(out_RC + at, value, mask=inside)
     blocks = tl.num_programs(0)
     tl.store(sums_3BC + block * channels + channel, same, mask=inside)
     tl.store(sums_3BC + (blocks + block) * channels + channel, following, mask=inside)
