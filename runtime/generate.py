@@ -4,7 +4,7 @@
 the pictures. The exchange is ours unless compression is off, and then upstream's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,9 @@ from thinwire.runtime.model import (
     refuse_impossible_size,
     refuse_what_upstream_gets_wrong,
 )
+from thinwire.runtime.noise import share_noise
 from thinwire.runtime.parallel import Degrees, Launch, World, open_world
-from thinwire.runtime.picture import Pixels, to_image
+from thinwire.runtime.picture import Pixels, pixels_shape, to_image
 from thinwire.runtime.reference import call_arguments
 from thinwire.runtime.versions import versions
 
@@ -48,6 +49,7 @@ class Session:
     generation: Generation
     traffic: Traffic
     exchange: OpenedExchange
+    unshare_noise: Callable[[], None]
     link_is_emulated: bool
 
     @classmethod
@@ -71,7 +73,7 @@ class Session:
         generation = spec.generation
         model = load_model(spec.model, world.device, log_progress if world.rank == 0 else _silent)
         refuse_impossible_size(model, generation.height, generation.width)
-        shape = model.attention_shape(generation.height, generation.width, generation.guidance_scale_milli / 1000)
+        shape = model.attention_shape(generation)
         refuse_what_upstream_gets_wrong(shape, model.family, world.degrees)
         traffic = plan_traffic(
             shape,
@@ -96,8 +98,9 @@ class Session:
             calibration=calibration,
         )
         exchange = open_exchange(setting, spec.compression)
+        unshare_noise = share_noise(model.pipeline.scheduler, world)
         log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))
-        return cls(world, model, pipeline, generation, traffic, exchange, pacer.emulates)
+        return cls(world, model, pipeline, generation, traffic, exchange, unshare_noise, pacer.emulates)
 
     def describe(self) -> RunFacts:
         """Return what is known of the run before its first step."""
@@ -139,17 +142,14 @@ class Session:
         steps = self.exchange.steps
         steps.begin_prompt(prompt.name, first_job_step)
 
-        def end_step(*_: object) -> dict[str, Any]:
-            steps.end_step()
-            return {}
-
+        family = self.model.family
         output = self.pipeline(
             **text,
-            **self.model.family.wrapper_arguments(guidance_scale),
+            **family.wrapper_arguments(guidance_scale),
             **call_arguments(self.generation, prompt),
-            callback_on_step_end=end_step,
+            **family.step_arguments(steps.end_step),
         )
-        return None if output is None else output.images[0]
+        return None if output is None else family.pixels_of(output)
 
     def _stand_by(self, prompt: Prompt, first_job_step: int) -> None:
         """Take part in the agreements of a round that has no prompt for this replica."""
@@ -161,6 +161,7 @@ class Session:
     def close(self) -> None:
         """Give upstream its functions back and leave the process group."""
         self.exchange.close()
+        self.unshare_noise()
         self.world.close()
 
     def _to_rank_0(self, pixels: Pixels | None, count: int) -> list[Pixels]:
@@ -175,7 +176,7 @@ class Session:
                 else:
                     arrived.append(pixels)
             elif world.rank == 0:
-                received = torch.empty((self.generation.height, self.generation.width, 3), dtype=torch.float32)
+                received = torch.empty(pixels_shape(self.generation), dtype=torch.float32)
                 dist.recv(received, src=source, group=world.control)
                 arrived.append(received.numpy())
         return arrived

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 import torch
 
-from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Dtype, Model
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Dtype, Generation, Model
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.families import family_of
 from thinwire.runtime.families.family import AttentionShape, Family, TextQuery
@@ -55,9 +55,9 @@ class LoadedModel:
         with torch.no_grad():
             return self.family.encode(self.pipeline, query, self.device)
 
-    def attention_shape(self, height: int, width: int, guidance_scale: float) -> AttentionShape:
-        """Return the shape of its attention for pictures of this size in pixels."""
-        return self.family.attention_shape(self.pipeline, height, width, guidance_scale, self.max_sequence_length)
+    def attention_shape(self, generation: Generation) -> AttentionShape:
+        """Return the shape of its attention for pictures of this size."""
+        return self.family.attention_shape(self.pipeline, generation, self.max_sequence_length)
 
 
 def load_model(model: Model, device: torch.device, progress: Progress = log_progress) -> LoadedModel:

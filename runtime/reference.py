@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy
 import torch
-from numpy.typing import NDArray
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Generation, Prompt, RunSpec
 from thinwire.runtime.model import LoadedModel, load_model
@@ -31,14 +29,16 @@ class Reference:
         guidance_scale = self.generation.guidance_scale_milli / 1000
         text = self.model.encode(prompt.prompt, prompt.negative_prompt, guidance_scale)
         arguments = call_arguments(self.generation, prompt)
-        output = self.model.pipeline(**text, **self.model.family.plain_arguments(guidance_scale), **arguments)
-        image: NDArray[numpy.float32] = output.images[0]
-        return image
+        family = self.model.family
+        output = self.model.pipeline(**text, **family.plain_arguments(guidance_scale), **arguments)
+        return family.pixels_of(output)
 
 
 def call_arguments(generation: Generation, prompt: Prompt) -> Mapping[str, Any]:
     """Return what every pipeline is called with, whatever its family: size, steps, noise, and pixels as an answer."""
+    frames = {"num_frames": generation.num_frames} if generation.num_frames else {}
     return {
+        **frames,
         "height": generation.height,
         "width": generation.width,
         "num_inference_steps": generation.steps,

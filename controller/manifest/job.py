@@ -9,6 +9,8 @@ from typing import Any
 
 from thinwire.controller.manifest.defaults import defaulted
 
+DEFAULT_FRAMES_PER_SECOND = 8
+
 
 @dataclass(frozen=True, slots=True)
 class BundledModel:
@@ -136,7 +138,10 @@ class ConfigMapKey:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """What is drawn; `prompts` is empty where `prompts_from` has them. Sizes in pixels."""
+    """What is drawn; `prompts` is empty where `prompts_from` has them. Sizes in pixels.
+
+    `num_frames` is None for pictures.
+    """
 
     prompts: tuple[Prompt, ...]
     prompts_from: ConfigMapKey | None
@@ -144,6 +149,8 @@ class Generation:
     guidance_scale_milli: int
     height: int
     width: int
+    num_frames: int | None
+    frames_per_second: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +263,8 @@ def _generation(raw: Mapping[str, Any]) -> Generation:
         guidance_scale_milli=raw["guidanceScaleMilli"],
         height=raw["height"],
         width=raw["width"],
+        num_frames=raw.get("numFrames"),
+        frames_per_second=raw.get("framesPerSecond", DEFAULT_FRAMES_PER_SECOND),
     )
 
 

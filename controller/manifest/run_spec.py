@@ -80,6 +80,8 @@ def run_spec(
             guidance_scale_milli=generation.guidance_scale_milli,
             height=generation.height,
             width=generation.width,
+            num_frames=generation.num_frames or 0,
+            frames_per_second=generation.frames_per_second if generation.num_frames else 0,
         ),
         output_dir=str(output_dir),
         telemetry_address=telemetry_address,

@@ -18,10 +18,12 @@ def summary(job: DiffusionJob) -> str:
     """Say how many pictures, of what size, by which model, on what, with which exchange."""
     generation = job.generation
     count = len(generation.prompts)
-    pictures = f"{count} picture{'' if count == 1 else 's'}" if count else "the pictures of a ConfigMap"
+    kind = "picture" if generation.num_frames is None else "video"
+    pictures = f"{count} {kind}{'' if count == 1 else 's'}" if count else f"the {kind}s of a ConfigMap"
+    frames = "" if generation.num_frames is None else f" and {generation.num_frames} frames"
     ranks = f"{job.gpus} rank{'' if job.gpus == 1 else 's'} on {job.accelerator}"
     return (
-        f"{pictures} of {generation.width} x {generation.height} pixels in {generation.steps} steps by "
+        f"{pictures} of {generation.width} x {generation.height} pixels{frames} in {generation.steps} steps by "
         f"{described_source(job.model.source)}, {ranks} ({_degrees(job.parallelism)}), {_exchange(job.compression)}"
     )
 

@@ -87,7 +87,7 @@ def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
     return Attention(
         layers=facts.layers,
         batch=2 if facts.family.guides_by_batch else 1,
-        image_tokens=rows * columns,
+        image_tokens=facts.token_frames(generation.num_frames or 1) * rows * columns,
         text_tokens=facts.text_tokens,
         heads=facts.heads,
         head_dim=facts.head_dim,

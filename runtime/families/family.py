@@ -1,10 +1,20 @@
-"""What a pipeline class must say about itself to be run: how it encodes text, and what its attention exchanges."""
+"""What a pipeline class must say about itself to be run: how it encodes text, and what its attention exchanges.
 
-from collections.abc import Mapping
+`Family` holds what most have in common; a family's module says what differs.
+"""
+
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar
 
+import numpy
 import torch
+from numpy.typing import NDArray
+
+from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Generation
+
+EndStep = Callable[[], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,77 +37,114 @@ class AttentionShape:
     """Rows of image tokens: a sequence is shared out by whole rows."""
     image_columns: int
     text_tokens: int
+    """Those that attention over the image sees too; 0 where text comes in elsewhere."""
     heads: int
     head_dim: int
     latent_channels: int
-    """Of what the transformer predicts."""
+    """Of what the transformer predicts; of a video, times its latent frames."""
     token_latents: int
-    """Latents of one channel in an image token."""
+    """Latents of one channel (and frame) in an image token."""
+    frames: int = 1
+    """Frames of tokens, of a video."""
 
     @property
     def latents(self) -> int:
-        """Latents of one channel of one element of the batch."""
-        return self.image_tokens * self.token_latents
+        """Latents of one channel (and frame) of one element of the batch."""
+        return self.image_rows * self.image_columns * self.token_latents
 
     @property
     def image_tokens(self) -> int:
         """Image tokens of one element of the batch."""
-        return self.image_rows * self.image_columns
+        return self.frames * self.image_rows * self.image_columns
 
 
-class Family(Protocol):
-    """One pipeline class."""
+class Family:
+    """One pipeline class, whose guidance is a batch of two unless its module says otherwise.
 
-    pipeline_class: str
-    wrapper_class: str
+    xfuser's wrappers run both halves of that batch whatever the scale: a scale of 1 needs them too, so it is raised by
+    the least that a float can hold, which changes no picture.
+    """
+
+    pipeline_class: ClassVar[str]
+    wrapper_class: ClassVar[str]
     """xfuser's class for it."""
-    default_max_sequence_length: int
-    combines_inputs: bool
+    default_max_sequence_length: ClassVar[int]
+    combines_inputs: ClassVar[bool] = False
     """Whether query, key and value share one Ulysses collective."""
-    text_must_divide: bool
+    text_must_divide: ClassVar[bool] = False
     """Whether a text length that the sequence degree does not divide is silently wrong upstream."""
+    guides_by_batch: ClassVar[bool] = True
+    """Whether both guidance branches go through the transformer as one batch."""
+    makes_video: ClassVar[bool] = False
 
     def encode(self, pipeline: Any, query: TextQuery, device: torch.device) -> Mapping[str, Any]:
         """Return the arguments that stand for the text, for diffusers' pipeline and for xfuser's alike."""
+        raise NotImplementedError
 
     def wrapper_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
         """Return the further arguments of xfuser's pipeline call."""
+        least = math.nextafter(1.0, 2.0) if self.guides_by_batch else 0.0
+        return {"guidance_scale": max(guidance_scale, least), **self.call_arguments()}
 
     def plain_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
         """Return the further arguments of diffusers' pipeline call."""
+        return {"guidance_scale": guidance_scale, **self.call_arguments()}
+
+    def call_arguments(self) -> Mapping[str, Any]:
+        """Return what both calls need, whatever the text and the guidance."""
+        return {}
+
+    def step_arguments(self, end_step: EndStep) -> Mapping[str, Any]:
+        """Return the arguments that have the wrapper call `end_step` after every step."""
+
+        def ended(*_: object) -> dict[str, Any]:
+            end_step()
+            return {}
+
+        return {"callback_on_step_end": ended}
+
+    def pixels_of(self, output: Any) -> NDArray[numpy.float32]:
+        """Return the one picture that a call gave: float32 [height, width, 3], or [frames, height, width, 3]."""
+        pixels: NDArray[numpy.float32] = (output.frames if self.makes_video else output.images)[0]
+        return pixels
 
     def attention_modules(self, transformer: Any) -> list[torch.nn.Module]:
         """Return the modules whose forward exchanges, in the order in which they run."""
+        return [block.attn1 for block in transformer.transformer_blocks]
 
     def text_tokens(self, pipeline: Any, max_sequence_length: int) -> int:
-        """Return how many text tokens the transformer sees."""
+        """Return how many text tokens attention over the image sees."""
+        return 0
 
     def token_pixels(self, pipeline: Any) -> int:
-        """Return the pixels along one side of an image token."""
+        """Return the pixels along one side of an image token: a latent's, times the transformer's patch."""
+        return int(pipeline.vae_scale_factor * pipeline.transformer.config.patch_size)
+
+    def token_frames(self, pipeline: Any, frames: int) -> int:
+        """Return the frames of tokens that so many frames of a video become."""
+        return 1
 
     def largest_side_pixels(self, pipeline: Any) -> int | None:
         """Return the longest side that the transformer can place, or None where there is no limit."""
+        return None
 
-    def attention_shape(
-        self, pipeline: Any, height: int, width: int, guidance_scale: float, max_sequence_length: int
-    ) -> AttentionShape:
-        """Return the shape of its attention for pictures of this size in pixels, as xfuser's pipeline runs it."""
+    def attention_shape(self, pipeline: Any, generation: Generation, max_sequence_length: int) -> AttentionShape:
+        """Return the shape of its attention for pictures of this size, as xfuser runs it."""
+        config = pipeline.transformer.config
+        token_pixels, frames = self.token_pixels(pipeline), max(1, generation.num_frames)
+        return AttentionShape(
+            layers=len(self.attention_modules(pipeline.transformer)),
+            batch=2 if self.guides_by_batch else 1,
+            image_rows=generation.height // token_pixels,
+            image_columns=generation.width // token_pixels,
+            text_tokens=self.text_tokens(pipeline, max_sequence_length),
+            heads=config.num_attention_heads,
+            head_dim=config.attention_head_dim,
+            latent_channels=self.latent_channels(pipeline, frames),
+            token_latents=int(config.patch_size) ** 2,
+            frames=self.token_frames(pipeline, frames),
+        )
 
-
-def joint_attention_shape(
-    family: Family, pipeline: Any, height: int, width: int, max_sequence_length: int, batch: int
-) -> AttentionShape:
-    """Return the shape of joint attention over text and image, for pictures of this size in pixels."""
-    config = pipeline.transformer.config
-    token_pixels = family.token_pixels(pipeline)
-    return AttentionShape(
-        layers=len(family.attention_modules(pipeline.transformer)),
-        batch=batch,
-        image_rows=height // token_pixels,
-        image_columns=width // token_pixels,
-        text_tokens=family.text_tokens(pipeline, max_sequence_length),
-        heads=config.num_attention_heads,
-        head_dim=config.attention_head_dim,
-        latent_channels=int(pipeline.transformer.out_channels),
-        token_latents=int(config.patch_size) ** 2,
-    )
+    def latent_channels(self, pipeline: Any, frames: int) -> int:
+        """Return the channels that the transformer predicts; of a video, times its latent frames."""
+        return int(pipeline.transformer.out_channels)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from thinwire.runtime.families.family import AttentionShape, TextQuery, joint_attention_shape
+from thinwire.runtime.families.family import Family, TextQuery
 
 
-class Flux:
+class Flux(Family):
     """See the module."""
 
     pipeline_class = "FluxPipeline"
@@ -19,6 +19,7 @@ class Flux:
     default_max_sequence_length = 512
     combines_inputs = True
     text_must_divide = True
+    guides_by_batch = False
 
     def encode(self, pipeline: Any, query: TextQuery, device: torch.device) -> Mapping[str, Any]:
         """Encode the prompt; there is no negative prompt without classifier-free guidance."""
@@ -31,14 +32,6 @@ class Flux:
             "max_sequence_length": query.max_sequence_length,
         }
 
-    def wrapper_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
-        """Guidance goes into the embedding."""
-        return {"guidance_scale": guidance_scale}
-
-    def plain_arguments(self, guidance_scale: float) -> Mapping[str, Any]:
-        """Guidance goes into the embedding."""
-        return {"guidance_scale": guidance_scale}
-
     def attention_modules(self, transformer: Any) -> list[torch.nn.Module]:
         """Return the joint blocks' attention, then the single blocks'."""
         return [block.attn for block in (*transformer.transformer_blocks, *transformer.single_transformer_blocks)]
@@ -50,16 +43,6 @@ class Flux:
     def token_pixels(self, pipeline: Any) -> int:
         """Latents are packed two by two into tokens."""
         return int(pipeline.vae_scale_factor) * 2
-
-    def largest_side_pixels(self, pipeline: Any) -> int | None:
-        """Rotary positions have no end."""
-        return None
-
-    def attention_shape(
-        self, pipeline: Any, height: int, width: int, guidance_scale: float, max_sequence_length: int
-    ) -> AttentionShape:
-        """One element: guidance is an embedding."""
-        return joint_attention_shape(self, pipeline, height, width, max_sequence_length, batch=1)
 
 
 FAMILY = Flux()

@@ -52,6 +52,7 @@ class Job:
     steps: int = 4
     warmup_steps: int = 1
     pixels: int = 64
+    num_frames: int = 0
     max_relative_error_milli: int = 0
     base_memory_mebibytes: int = 0
     link: tuple[tuple[int, int], ...] = ()
@@ -94,6 +95,7 @@ class Job:
                 guidance_scale_milli=3000,
                 height=self.pixels,
                 width=self.pixels,
+                num_frames=self.num_frames,
             ),
             emulated_link=[EmulatedLinkPhase(from_step=step, bits_per_second=rate) for step, rate in self.link],
         )

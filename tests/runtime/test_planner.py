@@ -29,6 +29,7 @@ def plan_of(job: Job) -> JobPlan:
         "spec.generation.steps": job.steps,
         "spec.generation.height": job.pixels,
         "spec.generation.width": job.pixels,
+        **({"spec.generation.numFrames": job.num_frames} if job.num_frames else {}),
     }
     return plan_job(DiffusionJob.from_raw(manifest(changes)))
 

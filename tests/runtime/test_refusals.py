@@ -71,7 +71,7 @@ def test_a_model_of_another_class_is_refused(tiny_sd3: Path) -> None:
 
 
 def test_an_unsupported_class_is_refused(tiny_sd3: Path) -> None:
-    (sentence,) = refusals(Job(tiny_sd3, "PixArtAlphaPipeline"))
+    (sentence,) = refusals(Job(tiny_sd3, "StableDiffusionXLPipeline"))
     assert "expected one of" in sentence
 
 

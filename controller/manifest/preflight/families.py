@@ -4,59 +4,82 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from thinwire.controller.manifest.preflight.strategies import Strategy
 
-_TEXT = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+_COMPONENTS = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer")
+_SECOND_ENCODER = ("text_encoder_2", "tokenizer_2")
+
+
+class TextTokens(Enum):
+    """What attention over the image sees of the text: nothing (it comes in by cross-attention), or these tokens."""
+
+    NONE = "none"
+    T5 = "t5"
+    CLIP_AND_T5 = "clip and t5"
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """One pipeline class of diffusers.
 
-    `latents_per_token` is the side of a token in latents beyond the transformer's own patch; `text_must_divide` says
-    whether a text length that the ranks of a sequence do not divide goes silently wrong upstream. `layer_counts` are
-    the keys of the transformer's configuration whose numbers (or lengths) add up to its attention layers;
-    `guides_by_batch` whether both guidance branches run as one batch; `combines_inputs` whether query, key and value
-    share a collective. `missing_upstream` and `refused` say why a strategy is not to be had.
+    `latents_per_token` is the side of a token in latents beyond the transformer's own patch; `layer_counts` are the
+    keys of the transformer's configuration whose numbers (or lengths) add up to its attention layers; `text` says what
+    attention over the image sees of it; `text_must_divide` whether a text length that the ranks of a sequence do not
+    divide goes silently wrong upstream; `guides_by_batch` whether both guidance branches run as one batch;
+    `combines_inputs` whether query, key and value share a collective. `latent_frames_step` is 0 for pictures; a video
+    has 1 latent frame and a multiple of it. `missing_upstream` and `refused` say why a strategy is not to be had.
     """
 
     pipeline: str
-    required: tuple[str, ...]
-    latents_per_token: int
     default_max_sequence_length: int
-    text_must_divide: bool
-    counts_clip_tokens: bool
-    layer_counts: tuple[str, ...]
-    guides_by_batch: bool
-    combines_inputs: bool
+    required: tuple[str, ...] = _COMPONENTS
+    latents_per_token: int = 1
+    layer_counts: tuple[str, ...] = ("num_layers",)
+    text: TextTokens = TextTokens.NONE
+    text_must_divide: bool = False
+    guides_by_batch: bool = True
+    combines_inputs: bool = False
+    latent_frames_step: int = 0
     missing_upstream: Mapping[Strategy, str] = field(default_factory=dict)
     refused: Mapping[Strategy, str] = field(default_factory=dict)
+
+    @property
+    def makes_video(self) -> bool:
+        """Whether a prompt becomes frames."""
+        return self.latent_frames_step > 0
 
 
 FAMILIES = (
     Family(
         "StableDiffusion3Pipeline",
-        required=("transformer", "vae", "scheduler", *_TEXT),
-        latents_per_token=1,
         default_max_sequence_length=256,
-        text_must_divide=False,
-        counts_clip_tokens=True,
+        required=(*_COMPONENTS, *_SECOND_ENCODER),
         layer_counts=("num_layers", "dual_attention_layers"),
-        guides_by_batch=True,
-        combines_inputs=False,
+        text=TextTokens.CLIP_AND_T5,
     ),
     Family(
         "FluxPipeline",
-        required=("transformer", "vae", "scheduler", *_TEXT),
-        latents_per_token=2,
         default_max_sequence_length=512,
-        text_must_divide=True,
-        counts_clip_tokens=False,
+        required=(*_COMPONENTS, *_SECOND_ENCODER),
+        latents_per_token=2,
         layer_counts=("num_layers", "num_single_layers"),
+        text=TextTokens.T5,
+        text_must_divide=True,
         guides_by_batch=False,
         combines_inputs=True,
         missing_upstream={Strategy.CFG: "its guidance is an embedding: there is no second branch to share"},
+    ),
+    Family("PixArtAlphaPipeline", default_max_sequence_length=120),
+    Family("PixArtSigmaPipeline", default_max_sequence_length=300),
+    Family("HunyuanDiTPipeline", default_max_sequence_length=256, required=(*_COMPONENTS, *_SECOND_ENCODER)),
+    Family(
+        "CogVideoXPipeline",
+        default_max_sequence_length=226,
+        text=TextTokens.T5,
+        latent_frames_step=2,
+        missing_upstream={Strategy.PIPEFUSION: "its wrapper has no stages"},
     ),
 )
 

@@ -43,7 +43,26 @@ def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
         )
         refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), remedy))
     refusals.extend(_sides(job, facts))
+    refusals.extend(_frames(job, facts))
     return refusals
+
+
+def _frames(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
+    """Refuse frames of a model that makes pictures, and numbers of frames that a model does not make."""
+    asked, family = job.generation.num_frames, facts.family
+    field = "spec.generation.numFrames"
+    step = family.latent_frames_step * facts.frames_per_latent
+    if not family.makes_video:
+        expected = f"no frames of a {family.pipeline}, which makes pictures"
+        return [] if asked is None else [Refusal(field, expected, str(asked), "remove the field")]
+    if asked is None:
+        expected = f"a number of frames for a {family.pipeline}, which makes videos"
+        return [Refusal(field, expected, "none", f"set it to {6 * step + 1}")]
+    if (asked - 1) % step:
+        lower = (asked - 1) // step * step + 1
+        remedy = f"set it to {lower} or {lower + step}" if lower > 1 else f"set it to {step + 1}"
+        return [Refusal(field, f"1 more than a multiple of {step}", str(asked), remedy)]
+    return []
 
 
 def _sides(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.controller.manifest.job import Model
-from thinwire.controller.manifest.preflight.families import FAMILIES, Family, family_named
+from thinwire.controller.manifest.preflight.families import FAMILIES, Family, TextTokens, family_named
 from thinwire.controller.manifest.preflight.location import field_of, located
 from thinwire.controller.manifest.preflight.safetensors import Damage, tensors_in
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
@@ -25,7 +25,7 @@ _WITHOUT_WEIGHTS = {
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model's configuration says. `layers` are those with attention, tokens count text.
+    """What a model's configuration says. `layers` are those with attention, `text_tokens` those that it sees.
 
     `token_pixels` is the side of an image token in pixels, `max_tokens_side` the largest picture's side in tokens, None
     for no limit; `prompt_tokens` is how many tokens of a prompt the model reads at most.
@@ -40,6 +40,13 @@ class ModelFacts:
     max_tokens_side: int | None
     text_tokens: int
     prompt_tokens: int
+    frames_per_latent: int = 1
+    latent_frames_per_token: int = 1
+
+    def token_frames(self, frames: int) -> int:
+        """Return the frames of tokens of a video: its first frame has a latent of its own."""
+        latents = (frames - 1) // self.frames_per_latent + 1
+        return -(-latents // self.latent_frames_per_token)
 
 
 def read_model(model: Model) -> ModelFacts | None:
@@ -160,8 +167,10 @@ class _Folder:
             return None
         if not isinstance(channels, list | tuple):
             return None
-        clip_tokens = tokenizer.get("model_max_length", 77) if family.counts_clip_tokens else 0
+        has_clip = family.text is TextTokens.CLIP_AND_T5
+        clip_tokens = tokenizer.get("model_max_length", 77) if has_clip else 0
         limit = transformer.get("pos_embed_max_size")
+        frames = self.number(vae, "vae/config.json", "temporal_compression_ratio", 4) if family.makes_video else 1
         return ModelFacts(
             folder=self.folder,
             family=family,
@@ -170,8 +179,10 @@ class _Folder:
             head_dim=head_dim,
             token_pixels=2 ** (len(channels) - 1) * patch * family.latents_per_token,
             max_tokens_side=limit if isinstance(limit, int) else None,
-            text_tokens=clip_tokens + length,
-            prompt_tokens=length if has_t5 or not family.counts_clip_tokens else clip_tokens,
+            text_tokens=0 if family.text is TextTokens.NONE else clip_tokens + length,
+            prompt_tokens=length if has_t5 or not has_clip else clip_tokens,
+            frames_per_latent=frames or 1,
+            latent_frames_per_token=transformer.get("patch_size_t") or 1,
         )
 
     def layers(self, family: Family, transformer: Mapping[str, Any]) -> int | None:

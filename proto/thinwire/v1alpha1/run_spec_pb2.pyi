@@ -302,11 +302,17 @@ class Generation(_message.Message):
     GUIDANCE_SCALE_MILLI_FIELD_NUMBER: _builtins.int
     HEIGHT_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
+    NUM_FRAMES_FIELD_NUMBER: _builtins.int
+    FRAMES_PER_SECOND_FIELD_NUMBER: _builtins.int
     steps: _builtins.int
     guidance_scale_milli: _builtins.int
     """Guidance scale in thousandths; 1000 means no guidance."""
     height: _builtins.int
     width: _builtins.int
+    num_frames: _builtins.int
+    """Frames of a video; 0 for a picture."""
+    frames_per_second: _builtins.int
+    """Of the video's file."""
     @_builtins.property
     def prompts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Prompt]: ...
     def __init__(
@@ -317,10 +323,12 @@ class Generation(_message.Message):
         guidance_scale_milli: _builtins.int = ...,
         height: _builtins.int = ...,
         width: _builtins.int = ...,
+        num_frames: _builtins.int = ...,
+        frames_per_second: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["guidance_scale_milli", b"guidance_scale_milli", "height", b"height", "prompts", b"prompts", "steps", b"steps", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["frames_per_second", b"frames_per_second", "guidance_scale_milli", b"guidance_scale_milli", "height", b"height", "num_frames", b"num_frames", "prompts", b"prompts", "steps", b"steps", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

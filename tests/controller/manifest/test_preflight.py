@@ -22,6 +22,7 @@ from thinwire.controller.manifest.preflight import local_preflight, preflight, w
 from thinwire.controller.manifest.preflight.families import FAMILIES
 from thinwire.controller.manifest.preflight.output_folder import needed_bytes, output_refusals
 from thinwire.controller.manifest.run_spec import run_spec
+from thinwire.controller.manifest.schema import root_schema, schema_at
 from thinwire.controller.manifest.validate import validate
 
 PATH = "spec.model.source.path"
@@ -151,7 +152,7 @@ def test_an_unsupported_pipeline_is_refused_with_those_that_are(tmp_path: Path) 
     index = json.loads((folder / "model_index.json").read_text())
     write_json(folder / "model_index.json", {**index, "_class_name": "StableDiffusionXLPipeline"})
     assert refusals(folder) == [
-        f"{PATH}: expected a pipeline of one of the classes StableDiffusion3Pipeline, FluxPipeline, "
+        f"{PATH}: expected a pipeline of one of the classes {', '.join(family.pipeline for family in FAMILIES)}, "
         "got StableDiffusionXLPipeline; choose another model"
     ]
 
@@ -235,6 +236,33 @@ def test_a_text_length_that_flux_cannot_split_is_refused(tmp_path: Path) -> None
         "spec.parallelism: expected ulysses * ring to divide the model's 18 text tokens, got 4; "
         "choose degrees whose product divides it, or another max_sequence_length in MODEL/thinwire.json"
     ]
+
+
+FRAMES = [
+    (
+        "CogVideoXPipeline",
+        None,
+        "a number of frames for a CogVideoXPipeline, which makes videos, got none; set it to 49",
+    ),
+    ("CogVideoXPipeline", 13, "1 more than a multiple of 8, got 13; set it to 9 or 17"),
+    ("CogVideoXPipeline", 4, "1 more than a multiple of 8, got 4; set it to 9"),
+    (
+        "StableDiffusion3Pipeline",
+        9,
+        "no frames of a StableDiffusion3Pipeline, which makes pictures, got 9; remove the field",
+    ),
+]
+
+
+@pytest.mark.parametrize(("pipeline", "frames", "sentence"), FRAMES)
+def test_frames_that_a_model_does_not_make_are_refused(
+    tmp_path: Path, pipeline: str, frames: int | None, sentence: str
+) -> None:
+    folder = sd3_folder(tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    write_json(folder / "model_index.json", {**index, "_class_name": pipeline})
+    changes = {} if frames is None else {"spec.generation.numFrames": frames}
+    assert refusals(folder, changes) == [f"spec.generation.numFrames: expected {sentence}"]
 
 
 def test_an_unknown_bundled_model_is_refused() -> None:
@@ -326,9 +354,17 @@ def test_room_is_asked_for_every_pixel_of_every_picture() -> None:
 
 def test_the_families_are_those_of_the_runtime() -> None:
     runtime = pytest.importorskip("thinwire.runtime.families", reason="needs the extra runtime")
-    for family in FAMILIES:
-        other = runtime.family_of(family.pipeline)
-        assert (family.default_max_sequence_length, family.text_must_divide) == (
-            other.default_max_sequence_length,
-            other.text_must_divide,
-        )
+    fields = (
+        "default_max_sequence_length",
+        "text_must_divide",
+        "guides_by_batch",
+        "combines_inputs",
+        "makes_video",
+    )
+    ours = {family.pipeline: tuple(getattr(family, field) for field in fields) for family in FAMILIES}
+    theirs = {family.pipeline_class: tuple(getattr(family, field) for field in fields) for family in runtime.FAMILIES}
+    assert ours == theirs
+
+
+def test_the_families_are_those_that_a_manifest_may_name() -> None:
+    assert schema_at(root_schema(), ("spec", "model", "pipeline"))["enum"] == [one.pipeline for one in FAMILIES]

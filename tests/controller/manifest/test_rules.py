@@ -72,6 +72,13 @@ CASES = (
         {"spec.generation.prompts.0.prompt": " x"},
     ),
     Case(
+        "!has(self.framesPerSecond) || has(self.numFrames)",
+        {"spec.generation.framesPerSecond": 8},
+        "spec.generation.framesPerSecond: expected numFrames beside it, got none; "
+        "set generation.numFrames or remove framesPerSecond",
+        {"spec.generation.framesPerSecond": 8, "spec.generation.numFrames": 49},
+    ),
+    Case(
         "has(self.promptsFrom) || (has(self.prompts) && size(self.prompts) > 0)",
         {"spec.generation.prompts": []},
         "spec.generation.prompts: expected at least one prompt, got none; "

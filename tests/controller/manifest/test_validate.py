@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.controller.manifest.manifests import MINIMAL, REMOVED, manifest
+from thinwire.controller.manifest.preflight.families import FAMILIES
 from thinwire.controller.manifest.validate import validate
 
 SPEC_FIELDS = (
@@ -101,7 +102,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"spec.model.pipeline": "StableDiffusionXLPipeline"},
-        "spec.model.pipeline: expected one of StableDiffusion3Pipeline, FluxPipeline, "
+        f"spec.model.pipeline: expected one of {', '.join(family.pipeline for family in FAMILIES)}, "
         'got "StableDiffusionXLPipeline"; write StableDiffusion3Pipeline',
     ),
     ({"spec.generation.steps": 1}, "spec.generation.steps: expected at least 2, got 1; raise it"),

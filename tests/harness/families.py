@@ -1,0 +1,171 @@
+"""Tiny pipelines of the other families, with random weights, in diffusers' format."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKLCogVideoX,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    HunyuanDiT2DModel,
+    HunyuanDiTPipeline,
+    PixArtAlphaPipeline,
+    PixArtSigmaPipeline,
+    PixArtTransformer2DModel,
+)
+from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+
+from tests.harness.models import WIDTH, _autoencoder, _enliven, _words
+
+
+def save_tiny_pixart(folder: Path, pipeline_class: Any, heads: int = 4, text_tokens: int = 8) -> Path:
+    """PixArt of either kind: 64 image tokens at 64 pixels."""
+    torch.manual_seed(0)
+    transformer = PixArtTransformer2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        attention_head_dim=8,
+        num_attention_heads=heads,
+        cross_attention_dim=8 * heads,
+        caption_channels=WIDTH,
+        use_additional_conditions=False,
+    )
+    pipeline = pipeline_class(
+        transformer=_enliven(transformer),
+        scheduler=DPMSolverMultistepScheduler(),
+        vae=_autoencoder(),
+        text_encoder=t5(),
+        tokenizer=t5_tokenizer(text_tokens),
+    )
+    return save(pipeline, folder, text_tokens)
+
+
+def save_tiny_hunyuan_dit(folder: Path, heads: int = 4) -> Path:
+    """HunyuanDiT of four layers, with a skip between halves; upstream takes a latent for eight pixels."""
+    torch.manual_seed(0)
+    text, text_t5 = 6, 10
+    transformer = HunyuanDiT2DModel(
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=16 * heads,
+        attention_head_dim=16,
+        num_attention_heads=heads,
+        num_layers=4,
+        mlp_ratio=2.0,
+        cross_attention_dim=WIDTH,
+        cross_attention_dim_t5=WIDTH,
+        pooled_projection_dim=16,
+        text_len=text,
+        text_len_t5=text_t5,
+        use_style_cond_and_image_meta_size=False,
+    )
+    vocabulary = folder.parent / "vocab.txt"
+    vocabulary.write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "red", "blue", "heart"]))
+    bert = BertConfig(
+        vocab_size=16,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        max_position_embeddings=text,
+    )
+    pipeline = HunyuanDiTPipeline(
+        transformer=_enliven(transformer),
+        scheduler=DDPMScheduler(),
+        vae=_autoencoder(levels=4),
+        text_encoder=BertModel(bert),
+        tokenizer=BertTokenizerFast(str(vocabulary), model_max_length=text),
+        text_encoder_2=t5(),
+        tokenizer_2=t5_tokenizer(text_t5),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    return save(pipeline, folder, text_t5)
+
+
+def save_tiny_cogvideox(folder: Path, heads: int = 4, text_tokens: int = 8, *, rotary: bool = True) -> Path:
+    """CogVideoX: 16 image tokens a latent frame at 32 pixels, two latent frames of five."""
+    torch.manual_seed(0)
+    transformer = CogVideoXTransformer3DModel(
+        num_attention_heads=heads,
+        attention_head_dim=16,
+        in_channels=4,
+        out_channels=4,
+        time_embed_dim=8,
+        text_embed_dim=WIDTH,
+        num_layers=2,
+        sample_width=16,
+        sample_height=16,
+        sample_frames=5,
+        patch_size=2,
+        temporal_compression_ratio=4,
+        max_text_seq_length=text_tokens,
+        use_rotary_positional_embeddings=rotary,
+    )
+    vae = AutoencoderKLCogVideoX(
+        in_channels=3,
+        out_channels=3,
+        down_block_types=("CogVideoXDownBlock3D",) * 3,
+        up_block_types=("CogVideoXUpBlock3D",) * 3,
+        block_out_channels=(8, 8, 8),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    pipeline = CogVideoXPipeline(
+        transformer=_enliven(transformer),
+        scheduler=CogVideoXDDIMScheduler(),
+        vae=vae,
+        text_encoder=t5(),
+        tokenizer=t5_tokenizer(text_tokens),
+    )
+    return save(pipeline, folder, text_tokens)
+
+
+def t5() -> T5EncoderModel:
+    """Return a T5 of one layer."""
+    return T5EncoderModel(
+        T5Config(vocab_size=64, d_model=WIDTH, d_kv=8, d_ff=64, num_layers=1, num_heads=4, is_encoder_decoder=False)
+    )
+
+
+def t5_tokenizer(length: int) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of a dozen words."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=_words(), unk_token="<unk>", pad_token="<pad>", eos_token="<end>", model_max_length=length
+    )
+
+
+def save(pipeline: Any, folder: Path, text_tokens: int) -> Path:
+    """Save a pipeline with the text length that it was made for."""
+    pipeline.save_pretrained(str(folder))
+    (folder / "thinwire.json").write_text(json.dumps({"max_sequence_length": text_tokens}))
+    return folder
+
+
+SAVE: dict[str, Callable[[Path], Path]] = {
+    "PixArtAlphaPipeline": lambda folder: save_tiny_pixart(folder, PixArtAlphaPipeline),
+    "PixArtSigmaPipeline": lambda folder: save_tiny_pixart(folder, PixArtSigmaPipeline),
+    "HunyuanDiTPipeline": save_tiny_hunyuan_dit,
+    "CogVideoXPipeline": save_tiny_cogvideox,
+}
+
+
+def frames_of(pipeline: str) -> int:
+    """Return how many frames a tiny model is asked for, 0 for a picture."""
+    return 9 if pipeline in VIDEO else 0
+
+
+VIDEO = {"CogVideoXPipeline"}
