@@ -50,6 +50,26 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def put_in_place(partial: Path, path: Path) -> None:
+    """Sync a file that somebody else has written beside `path`, then rename it there.
+
+    Raises:
+        OutputError: there is none, or it could not be synced or renamed; what was at `path` before is still there.
+    """
+    try:
+        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        partial.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise output_error(path, error) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Put `content` at `path`: written beside it, synced, then renamed, so that nobody ever sees a part of it.
 

@@ -13,7 +13,6 @@ import numpy
 import structlog
 import torch
 import torch.distributed as dist
-from PIL import Image
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import CompressionMode, Generation, Prompt, RunSpec
 from thinwire.runtime.calibrated import agree_on_calibration
@@ -32,7 +31,7 @@ from thinwire.runtime.model import (
 )
 from thinwire.runtime.noise import share_noise
 from thinwire.runtime.parallel import Degrees, Launch, World, open_world
-from thinwire.runtime.picture import Pixels, pixels_shape, to_image
+from thinwire.runtime.picture import Made, Pixels, made_of, pixels_shape
 from thinwire.runtime.reference import call_arguments
 from thinwire.runtime.versions import versions
 
@@ -120,9 +119,11 @@ class Session:
         """How many prompts are worked on at a time."""
         return self.world.degrees.data
 
-    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Made]:
         """Make a picture of each prompt, one a replica at most; rank 0 gets them, the others none. Collective."""
-        return [to_image(pixels) for pixels in self.generate_pixels(prompts, first_job_step=first_job_step)]
+        return [
+            made_of(pixels, self.generation) for pixels in self.generate_pixels(prompts, first_job_step=first_job_step)
+        ]
 
     def generate_pixels(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Pixels]:
         """Make a picture of each prompt as float32 [height, width, 3] in 0 to 1, as `generate` does. Collective."""

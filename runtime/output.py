@@ -17,8 +17,11 @@ from PIL import Image, PngImagePlugin
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
 from thinwire.runtime.files import OutputError, output_error, partial_of, write_atomically
+from thinwire.runtime.picture import Made
+from thinwire.runtime.video import strip, write_video
 
 METADATA_KEY = "thinwire"
+_OF_VIDEOS = ("num_frames", "frames_per_second")
 LONGEST_NAME_BYTES = 200
 _END_OF_PNG = b"\0\0\0\0IEND\xaeB`\x82"
 
@@ -36,6 +39,9 @@ class PictureIdentity:
     width: int
     model: str
     """Fingerprint of the model folder."""
+    num_frames: int = 0
+    """Of a video; 0 for a picture."""
+    frames_per_second: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +82,11 @@ class PictureMetadata:
             return cls(
                 name=raw["name"],
                 job=raw["job"],
-                identity=PictureIdentity(**{field: raw[field] for field in PictureIdentity.__dataclass_fields__}),
+                identity=PictureIdentity(
+                    # Files of earlier versions say nothing of frames: they are pictures.
+                    **{field: raw[field] for field in PictureIdentity.__dataclass_fields__ if field not in _OF_VIDEOS},
+                    **{field: raw.get(field, 0) for field in _OF_VIDEOS},
+                ),
                 rate_history=tuple(RateSpan(span["first_step"], span["rates"]) for span in raw["rate_history"]),
                 versions=raw["versions"],
                 link_is_emulated=raw.get("link_is_emulated", False),
@@ -97,6 +107,8 @@ def identity_of(prompt: Prompt, spec: RunSpec, model: str) -> PictureIdentity:
         height=generation.height,
         width=generation.width,
         model=model,
+        num_frames=generation.num_frames,
+        frames_per_second=generation.frames_per_second,
     )
 
 
@@ -128,6 +140,7 @@ class OutputFolder:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.images = root / "images"
+        self.videos = root / "videos"
         self.events = root / "events.jsonl"
 
     def prepare(self) -> None:
@@ -140,7 +153,7 @@ class OutputFolder:
             self.images.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise output_error(self.images, error) from error
-        for left_over in self.images.glob(".*.partial"):
+        for left_over in (*self.images.glob(".*.partial"), *self.videos.glob(".*.partial")):
             with contextlib.suppress(OSError):
                 left_over.unlink()
         probe = self.images / "writable"
@@ -166,6 +179,10 @@ class OutputFolder:
             )
         return self.images / f"{name}.png"
 
+    def video(self, name: str) -> Path:
+        """Return where the video of the prompt `name` belongs; errors as `picture`."""
+        return self.videos / f"{self.picture(name).stem}.mp4"
+
     def pending(self, wanted: Iterable[tuple[str, PictureIdentity]]) -> list[str]:
         """Return the names, in the order given, whose picture is not there yet.
 
@@ -175,7 +192,7 @@ class OutputFolder:
         missing: list[str] = []
         for name, identity in wanted:
             path = self.picture(name)
-            if not path.exists():
+            if not path.exists() or (identity.num_frames and not self.video(name).exists()):
                 missing.append(name)
                 continue
             try:
@@ -193,12 +210,24 @@ class OutputFolder:
                     )
         return missing
 
-    def write(self, image: Image.Image, metadata: PictureMetadata) -> Path:
-        """Put a finished picture in its place, all or nothing, and return the place.
+    def write(self, made: Made, metadata: PictureMetadata) -> Path:
+        """Put a finished picture in its place, all or nothing, and return the place: of a video, that of the MP4.
 
         Raises:
             OutputError: no space, no permission, or a name that would leave the folder.
         """
+        if isinstance(made, Image.Image):
+            return self._write_picture(made, metadata)
+        path = self.video(metadata.name)
+        try:
+            self.videos.mkdir(exist_ok=True)
+        except OSError as error:
+            raise output_error(self.videos, error) from error
+        write_video(path, made, metadata.to_json())
+        self._write_picture(strip(made), metadata)
+        return path
+
+    def _write_picture(self, image: Image.Image, metadata: PictureMetadata) -> Path:
         path = self.picture(metadata.name)
         text = PngImagePlugin.PngInfo()
         text.add_itxt("Description", metadata.identity.prompt)

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol
 
 import structlog
-from PIL import Image
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.facts import NoHooks, RunFacts, StepHooks
 from thinwire.runtime.fingerprint import model_fingerprint
 from thinwire.runtime.output import OutputFolder, PictureMetadata, RateSpan, identity_of
+from thinwire.runtime.picture import Made
 from thinwire.runtime.recorder import Recorder
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +33,7 @@ class SessionLike(Protocol):
     def replicas(self) -> int:
         """How many prompts are worked on at a time."""
 
-    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Made]:
         """Make a picture of each of at most `replicas` prompts; rank 0 gets them, the others none. Every rank must call
         this.
         """
@@ -133,14 +133,14 @@ class _Leader:
         self.recorder.begin(facts, prompts_finished=self._finished)
         return []
 
-    def keep(self, prompts: Sequence[Prompt], images: Sequence[Image.Image], began: float) -> list[str]:
+    def keep(self, prompts: Sequence[Prompt], images: Sequence[Made], began: float) -> list[str]:
         """Put a round's pictures in their places; `began` is when their first step did, on the monotonic clock."""
         rates = self.recorder.take_rate_history()
         for prompt, image in zip(prompts, images, strict=True):
             self._keep_one(prompt, image, rates, began)
         return []
 
-    def _keep_one(self, prompt: Prompt, image: Image.Image, rates: tuple[RateSpan, ...], began: float) -> None:
+    def _keep_one(self, prompt: Prompt, image: Made, rates: tuple[RateSpan, ...], began: float) -> None:
         assert self._facts is not None
         metadata = PictureMetadata(
             name=prompt.name,

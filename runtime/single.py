@@ -6,12 +6,10 @@ What a parallel run is compared with: same folder layout, events and exit codes 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image
-
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
 from thinwire.runtime.entry import enter
 from thinwire.runtime.facts import RunFacts, StepHooks
-from thinwire.runtime.picture import to_image
+from thinwire.runtime.picture import Made, made_of
 from thinwire.runtime.reference import Reference
 from thinwire.runtime.run import run_attempt
 from thinwire.runtime.versions import versions
@@ -46,9 +44,10 @@ class SingleSession:
         """One process works on one prompt."""
         return 1
 
-    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Made]:
         """Make the pictures."""
-        return [to_image(self.reference.generate_pixels(prompt)) for prompt in prompts]
+        reference = self.reference
+        return [made_of(reference.generate_pixels(prompt), reference.generation) for prompt in prompts]
 
     def close(self) -> None:
         """Nothing is held but memory."""

@@ -30,6 +30,17 @@ def parse_link(text: str) -> tuple[EmulatedLinkPhase, ...]:
     return tuple(phases)
 
 
+def rate_of(text: str, option: str) -> int:
+    """Read one rate, in bits per second; raises Refused in the name of `option`."""
+    try:
+        phases = parse_link(text)
+    except Refused as refused:
+        raise Refused(refused.message.replace("--emulate-link", option)) from None
+    if len(phases) != 1 or phases[0].from_step:
+        raise Refused(f"{option}: expected one rate, got {text!r}; write it such as 400Mbit or 5MB/s")
+    return phases[0].bits_per_second
+
+
 def _phase(part: str, *, is_first: bool) -> EmulatedLinkPhase:
     found = _PHASE.fullmatch(part)
     if found is None:

@@ -13,6 +13,7 @@ from thinwire.controller.manifest.load import Document, load_document
 from thinwire.controller.manifest.preflight.check import gpus_of_this_machine, local_preflight, preflight, warnings
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.manifest.validate import validate
+from thinwire.controller.planner.auto import settled
 
 
 def runnable_job(file: Path, output: Path) -> DiffusionJob:
@@ -24,7 +25,10 @@ def runnable_job(file: Path, output: Path) -> DiffusionJob:
     refusals = validate(document.raw)
     if refusals:
         raise _refused(file, document, refusals)
-    job = DiffusionJob.from_raw(document.raw)
+    try:
+        job = settled(DiffusionJob.from_raw(document.raw))
+    except ManifestError as error:
+        raise _refused(file, document, list(error.refusals)) from None
     refusals = preflight(job)
     refusals += local_preflight(job, output, gpus_of_this_machine())
     if job.run_policy.suspend:

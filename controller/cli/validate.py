@@ -15,6 +15,7 @@ from thinwire.controller.manifest.preflight import preflight, warnings
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.manifest.summary import summary
 from thinwire.controller.manifest.validate import validate as refusals_of
+from thinwire.controller.planner.auto import settled
 
 BAD_INPUT = 2
 
@@ -70,7 +71,10 @@ def _judge(file: Path) -> Verdict:
     refusals = refusals_of(document.raw)
     if refusals:
         return _refused(file, document, refusals)
-    job = DiffusionJob.from_raw(document.raw)
+    try:
+        job = settled(DiffusionJob.from_raw(document.raw))
+    except ManifestError as error:
+        return _refused(file, document, list(error.refusals))
     refusals = preflight(job)
     if refusals:
         return _refused(file, document, refusals)

@@ -34,7 +34,9 @@ from thinwire.controller.kubernetes.resources import (
 from thinwire.controller.kubernetes.settings import PodSettings
 from thinwire.controller.launcher import LaunchError
 from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.manifest.refusal import ManifestError
 from thinwire.controller.plan import Attempt, StopReason
+from thinwire.controller.planner.auto import settled
 
 _STOPPED = -15
 
@@ -76,7 +78,7 @@ class ClusterLauncher:
         """Apply the attempt's objects; raises LaunchError, or ApiError if it may go better the next time."""
         if await self._is_there(number):
             return
-        job = await provided(self.api, self.job)
+        job = _with_degrees(await provided(self.api, self.job))
         for resource, body in children(job, self.uid, number, self.settings()):
             await self._refuse_strangers(resource, name_of(body))
             try:
@@ -148,3 +150,11 @@ class ClusterLauncher:
                 f"expected no {resource.kind} {name}, got one that is not this job's; delete it or rename the job",
                 "NameTaken",
             )
+
+
+def _with_degrees(job: DiffusionJob) -> DiffusionJob:
+    """The job with its degrees: where they are left to thinwire they follow from spec and model alone."""
+    try:
+        return settled(job)
+    except ManifestError as error:
+        raise LaunchError("; ".join(map(str, error.refusals)), "DegreesUnknown") from error

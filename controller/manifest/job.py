@@ -82,7 +82,10 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """Degrees, whose product is the job's gpus."""
+    """Degrees, whose product is the job's gpus unless thinwire is to choose them (`auto`).
+
+    `link_mebibytes_per_second` is what the owner says that a rank can send to other nodes, None where nobody says.
+    """
 
     ulysses: int
     ring: int
@@ -90,6 +93,8 @@ class Parallelism:
     cfg: int
     data: int
     patch_mode: PatchMode
+    auto: bool = False
+    link_mebibytes_per_second: int | None = None
 
     @property
     def sequence(self) -> int:
@@ -236,6 +241,8 @@ def _parallelism(raw: Mapping[str, Any]) -> Parallelism:
         cfg=raw["cfg"],
         data=raw["data"],
         patch_mode=PatchMode(raw["patchMode"]),
+        auto=raw["auto"],
+        link_mebibytes_per_second=raw.get("linkMebibytesPerSecond"),
     )
 
 

@@ -24,7 +24,7 @@ def summary(job: DiffusionJob) -> str:
     ranks = f"{job.gpus} rank{'' if job.gpus == 1 else 's'} on {job.accelerator}"
     return (
         f"{pictures} of {generation.width} x {generation.height} pixels{frames} in {generation.steps} steps by "
-        f"{described_source(job.model.source)}, {ranks} ({_degrees(job.parallelism)}), {_exchange(job.compression)}"
+        f"{described_source(job.model.source)}, {ranks} ({degrees(job.parallelism)}), {_exchange(job.compression)}"
     )
 
 
@@ -40,15 +40,18 @@ def described_source(source: ModelSource) -> str:
     return f"{source.repo} at {source.revision}"
 
 
-def _degrees(parallelism: Parallelism) -> str:
-    degrees = {
+def degrees(parallelism: Parallelism) -> str:
+    """Name the dimensions that are split."""
+    if parallelism.auto:
+        return "degrees chosen by thinwire"
+    split = {
         "ring": parallelism.ring,
         "ulysses": parallelism.ulysses,
         "pipefusion": parallelism.pipefusion,
         "cfg": parallelism.cfg,
         "data": parallelism.data,
     }
-    return " x ".join(f"{name} {degree}" for name, degree in degrees.items() if degree > 1) or "no exchange"
+    return " x ".join(f"{name} {degree}" for name, degree in split.items() if degree > 1) or "no exchange"
 
 
 def _exchange(compression: Compression) -> str:

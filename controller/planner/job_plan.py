@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
 from thinwire.controller.manifest.preflight import preflight
@@ -13,7 +13,7 @@ from thinwire.controller.planner import rungs
 from thinwire.controller.planner.layout import Layout, LinkClass, layout_of
 from thinwire.controller.planner.memory import MEBIBYTE, BaseMemory, base_memory
 from thinwire.controller.planner.rungs import LADDER, OFF, RungPrice
-from thinwire.controller.planner.traffic import Attention, Operation, Traffic, traffic_of
+from thinwire.controller.planner.traffic import Attention, Flow, Operation, Traffic, traffic_of
 from thinwire.controller.policy.forecast import allowed
 from thinwire.controller.policy.reports import Limits, Rung
 
@@ -63,9 +63,12 @@ def plan_job(job: DiffusionJob) -> JobPlan:
         facts = read_model(job.model)
     except ManifestError as error:
         return JobPlan(layout, error.refusals)
-    if facts is None:
-        return JobPlan(layout, ())
-    attention = attention_of(job, facts)
+    return JobPlan(layout, ()) if facts is None else plan_with(job, facts)
+
+
+def plan_with(job: DiffusionJob, facts: ModelFacts) -> JobPlan:
+    """Plan a job that can run, with a model whose facts are known."""
+    layout, attention = layout_of(job), attention_of(job, facts)
     traffics = [traffic_of(attention, layout, rank) for rank in range(layout.ranks)]
     value_bytes = value_bytes_of(job)
     coded = job.compression.mode is not CompressionMode.OFF
@@ -92,6 +95,8 @@ def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
         heads=facts.heads,
         head_dim=facts.head_dim,
         combines_inputs=facts.family.combines_inputs,
+        latent_channels=facts.latent_channels * facts.latent_frames(generation.num_frames or 1),
+        latents=rows * columns * facts.token_latents,
     )
 
 
@@ -112,7 +117,7 @@ def _link(
     def values(number: int) -> int:
         return traffics[number].values_per_step(link_class)
 
-    users = [number for number in range(len(traffics)) if values(number)]
+    users = [number for number, traffic in enumerate(traffics) if link_class in traffic.link_classes]
     busiest = max(users, key=values)
     traffic, memory = traffics[busiest], memories[busiest]
     off = RungBytes(
@@ -141,21 +146,31 @@ def _link(
 def _priced(
     rung: RungPrice, traffic: Traffic, link_class: LinkClass, memory: BaseMemory, value_bytes: int
 ) -> RungBytes:
-    def whole(rows: int, channels: int) -> int:
-        return rows * channels * value_bytes
+    def coded(flow: Flow) -> int:
+        return (rung if flow.of_attention else rungs.guidance_rung(rung)).frame_bytes(flow.rows, flow.channels)
 
-    def key_frame(rows: int, channels: int) -> int:
-        return rungs.key_frame_bytes(rung, rows, channels, value_bytes)
+    def key_frame(flow: Flow) -> int:
+        return rungs.key_frame_bytes(rung, flow.rows, flow.channels, value_bytes)
 
-    without = traffic.bytes_per_step(link_class, whole, layers=memory.layers_without)
-    layers = traffic.layers - memory.layers_without
+    with_bases, without = split_layers(traffic, memory.layers_without)
+    whole = without.bytes_per_step(link_class, lambda flow: flow.rows * flow.channels * value_bytes)
     return RungBytes(
         rung.name,
-        traffic.millibits(rung.frame_bytes),
-        without + traffic.bytes_per_step(link_class, rung.frame_bytes, layers=layers),
-        without + traffic.bytes_per_step(link_class, key_frame, layers=layers),
+        traffic.millibits(coded),
+        whole + with_bases.bytes_per_step(link_class, coded),
+        whole + with_bases.bytes_per_step(link_class, key_frame),
         within_limits=False,
     )
+
+
+def split_layers(traffic: Traffic, layers_without: int) -> tuple[Traffic, Traffic]:
+    """Return the traffic of layers that keep bases, with what belongs to no layer, and of those that do not."""
+    kept, without = [], []
+    for flow in traffic.flows:
+        lost = flow.times // traffic.layers * layers_without if flow.of_attention else 0
+        kept.append(replace(flow, times=flow.times - lost))
+        without.append(replace(flow, times=lost))
+    return replace(traffic, flows=tuple(kept)), replace(traffic, flows=tuple(without))
 
 
 def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes]) -> frozenset[str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from thinwire.controller.planner.traffic import Traffic
+from thinwire.controller.planner.traffic import Flow, Traffic
 
 MEBIBYTE = 1 << 20
 _LANES = 16
@@ -25,17 +25,25 @@ class BaseMemory:
 
 def base_memory(traffic: Traffic, predictor_order: int, budget_bytes: int) -> BaseMemory:
     """Return what one rank keeps; a budget of 0 is no limit."""
-    full, small = (_layer_bytes(traffic, predictor_order, small=small) for small in (False, True))
-    if budget_bytes == 0 or traffic.layers * full <= budget_bytes:
-        return BaseMemory("full", 0, traffic.layers * full)
-    kept = min(traffic.layers, budget_bytes // small)
-    return BaseMemory("int8", traffic.layers - kept, kept * small)
+    full, small = (_attention_bytes(traffic, predictor_order, small=small) for small in (False, True))
+    fixed, fixed_small = (_other_bytes(traffic, predictor_order, small=small) for small in (False, True))
+    if budget_bytes == 0 or full + fixed <= budget_bytes:
+        return BaseMemory("full", 0, full + fixed)
+    of_a_layer = small // traffic.layers
+    kept = min(traffic.layers, max(0, budget_bytes - fixed_small) // of_a_layer) if of_a_layer else traffic.layers
+    return BaseMemory("int8", traffic.layers - kept, kept * of_a_layer + fixed_small)
 
 
-def _layer_bytes(traffic: Traffic, order: int, *, small: bool) -> int:
-    return traffic.forwards * sum(
-        flow.streams * _stream_bytes(flow.rows, flow.channels, order, small=small) for flow in traffic.flows
-    )
+def _attention_bytes(traffic: Traffic, order: int, *, small: bool) -> int:
+    return sum(_flow_bytes(flow, order, small=small) for flow in traffic.flows if flow.of_attention)
+
+
+def _other_bytes(traffic: Traffic, order: int, *, small: bool) -> int:
+    return sum(_flow_bytes(flow, order, small=small) for flow in traffic.flows if not flow.of_attention)
+
+
+def _flow_bytes(flow: Flow, order: int, *, small: bool) -> int:
+    return flow.times * flow.streams * _stream_bytes(flow.rows, flow.channels, order, small=small)
 
 
 def _stream_bytes(rows: int, channels: int, order: int, *, small: bool) -> int:

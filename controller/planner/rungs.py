@@ -43,6 +43,11 @@ LADDER = (
 """What a rate may choose, from least to most loss."""
 
 
+def guidance_rung(rung: RungPrice) -> RungPrice:
+    """Return what codes the guidance branches when `rung` is commanded: 8 bits at least."""
+    return rung if rung.millibits >= INT8.millibits else INT8
+
+
 def raw_frame_bytes(rows: int, channels: int, value_bytes: int) -> int:
     """Return the bytes of a whole tensor in a frame: a key frame above 4 bits."""
     return HEADER_BYTES + rows * channels * value_bytes

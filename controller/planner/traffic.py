@@ -12,6 +12,8 @@ from enum import StrEnum
 from thinwire.controller.planner.layout import Dimension, Layout, LinkClass
 
 _ALIGNMENT_BYTES = 8
+FrameBytes = Callable[["Flow"], int]
+"""Prices what one peer gets of a flow, once."""
 
 
 class Operation(StrEnum):
@@ -19,6 +21,7 @@ class Operation(StrEnum):
 
     RING = "ring.all_gather"
     ULYSSES = "ulysses.all_to_all"
+    GUIDANCE = "guidance.all_gather"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +29,8 @@ class Attention:
     """What attention works on in one forward of the transformer, over all ranks.
 
     `forwards` is how often the transformer runs in a step; `combines_inputs` whether query, key and value share a
-    Ulysses collective; `text_tokens` are those that attention itself sees, 0 where text comes in elsewhere.
+    Ulysses collective; `text_tokens` are those that attention itself sees, 0 where text comes in elsewhere. A guidance
+    branch predicts `latent_channels` (of a video, times its latent frames) of `latents` values each.
     """
 
     layers: int
@@ -36,41 +40,45 @@ class Attention:
     heads: int
     head_dim: int
     combines_inputs: bool
+    latent_channels: int
+    latents: int
     forwards: int = 1
-
-    @property
-    def values(self) -> int:
-        """Values of one tensor of a layer, over all ranks."""
-        return self.batch * (self.image_tokens + self.text_tokens) * self.heads * self.head_dim
 
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """One tensor of one layer on its way to the peers; rows and channels are of what one peer gets."""
+    """One kind of tensor on its way to the peers, so many times a step; rows and channels are of what one peer gets."""
 
     operation: Operation
     link_class: LinkClass
     rows: int
     channels: int
     peers: int
+    times: int
 
     @property
     def values(self) -> int:
-        """Values that leave the rank."""
-        return self.rows * self.channels * self.peers
+        """Values that leave the rank in a step."""
+        return self.rows * self.channels * self.peers * self.times
+
+    @property
+    def of_attention(self) -> bool:
+        """Whether it belongs to a layer: the guidance branches belong to none."""
+        return self.operation is not Operation.GUIDANCE
 
     @property
     def streams(self) -> int:
-        """Bases that the rank keeps: as a sender (one for a ring, one per Ulysses peer), and for every peer."""
+        """Bases that the rank keeps for it each time: as a sender, for every peer, and of guidance for itself."""
+        if self.operation is Operation.GUIDANCE:
+            return self.peers + 2
         return self.peers + (1 if self.operation is Operation.RING else self.peers)
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Flows of a layer (the layers are alike), and how many collectives carry them."""
+    """A step's flows and how many transfers carry them; attention's are alike in every one of `layers`."""
 
     layers: int
-    forwards: int
     flows: tuple[Flow, ...]
     operations: dict[Operation, tuple[LinkClass, int]]
 
@@ -79,30 +87,28 @@ class Traffic:
         """The link classes in use, in a fixed order."""
         return tuple(one for one in LinkClass if any(flow.link_class is one for flow in self.flows))
 
+    def over(self, link_class: LinkClass) -> tuple[Flow, ...]:
+        """The flows over these links."""
+        return tuple(flow for flow in self.flows if flow.link_class is link_class)
+
     def values_per_step(self, link_class: LinkClass) -> int:
         """Values that leave the rank in a step over these links."""
-        return self.layers * self.forwards * sum(flow.values for flow in self.flows if flow.link_class is link_class)
+        return sum(flow.values for flow in self.over(link_class))
 
     def operations_per_step(self, link_class: LinkClass) -> int:
-        """Collectives of a step over these links."""
-        counts = (count for carrier, count in self.operations.values() if carrier is link_class)
-        return self.layers * self.forwards * sum(counts)
+        """Transfers of a step over these links."""
+        return sum(count for carrier, count in self.operations.values() if carrier is link_class)
 
-    def bytes_per_step(self, link_class: LinkClass, frame_bytes: Callable[[int, int], int], *, layers: int) -> int:
-        """Bytes that leave the rank in a step over these links in so many of its layers.
-
-        `frame_bytes` prices [rows, channels]; every tensor begins at a multiple of eight bytes.
-        """
-        sent = sum(
-            flow.peers * (-(-frame_bytes(flow.rows, flow.channels) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES)
-            for flow in self.flows
-            if flow.link_class is link_class
+    def bytes_per_step(self, link_class: LinkClass, frame_bytes: FrameBytes) -> int:
+        """Bytes that leave the rank in a step over these links; every tensor begins at a multiple of eight."""
+        return sum(
+            flow.times * flow.peers * -(-frame_bytes(flow) // _ALIGNMENT_BYTES) * _ALIGNMENT_BYTES
+            for flow in self.over(link_class)
         )
-        return layers * self.forwards * sent
 
-    def millibits(self, frame_bytes: Callable[[int, int], int]) -> int:
+    def millibits(self, frame_bytes: FrameBytes) -> int:
         """What travels for one value of all flows together, in thousandths of a bit, as a run announces it."""
-        sent = sum(flow.peers * frame_bytes(flow.rows, flow.channels) for flow in self.flows)
+        sent = sum(flow.times * flow.peers * frame_bytes(flow) for flow in self.flows)
         values = sum(flow.values for flow in self.flows)
         return -(-sent * 8_000 // values) if values else 0
 
@@ -115,8 +121,8 @@ def traffic_of(attention: Attention, layout: Layout, rank: int) -> Traffic:
     """
     groups = {one: layout.group_of(one, rank) for one in (Dimension.ULYSSES, Dimension.RING, Dimension.CFG)}
     ulysses, ring, cfg = (len(group.ranks) if group else 1 for group in groups.values())
-    sequence = ulysses * ring
-    batch = attention.batch // cfg if attention.batch > 1 else attention.batch
+    sequence, times = ulysses * ring, attention.layers * attention.forwards
+    batch = attention.batch // cfg
     sharded_text = attention.text_tokens % sequence == 0
     local_image = attention.image_tokens // sequence
     local_text = attention.text_tokens // sequence if sharded_text else 0
@@ -127,10 +133,15 @@ def traffic_of(attention: Attention, layout: Layout, rank: int) -> Traffic:
     operations: dict[Operation, tuple[LinkClass, int]] = {}
     if (group := groups[Dimension.ULYSSES]) is not None:
         sent_rows = (query_rows, key_rows, key_rows, query_rows)  # query, key and value, then what attention gave
-        flows.extend(Flow(Operation.ULYSSES, group.link_class, rows, channels, ulysses - 1) for rows in sent_rows)
-        operations[Operation.ULYSSES] = (group.link_class, 2 if attention.combines_inputs and sharded_text else 4)
+        link = group.link_class
+        flows.extend(Flow(Operation.ULYSSES, link, rows, channels, ulysses - 1, times) for rows in sent_rows)
+        operations[Operation.ULYSSES] = (link, times * (2 if attention.combines_inputs and sharded_text else 4))
     if (group := groups[Dimension.RING]) is not None:
-        rows = key_rows * ulysses
-        flows.extend(Flow(Operation.RING, group.link_class, rows, channels, ring - 1) for _ in ("key", "value"))
-        operations[Operation.RING] = (group.link_class, 1)
-    return Traffic(attention.layers, attention.forwards, tuple(flows), operations)
+        link, rows = group.link_class, key_rows * ulysses
+        flows.extend(Flow(Operation.RING, link, rows, channels, ring - 1, times) for _ in ("key", "value"))
+        operations[Operation.RING] = (link, times)
+    if (group := groups[Dimension.CFG]) is not None:
+        shape = attention.latent_channels, attention.latents // sequence
+        flows.append(Flow(Operation.GUIDANCE, group.link_class, *shape, cfg - 1, 1))
+        operations[Operation.GUIDANCE] = (group.link_class, 1)
+    return Traffic(attention.layers, tuple(flows), operations)

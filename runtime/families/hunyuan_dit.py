@@ -43,6 +43,10 @@ class HunyuanDiT(Family):
         """Keep the size that is asked for."""
         return {"use_resolution_binning": False}
 
+    def latent_channels(self, pipeline: Any, frames: int) -> int:
+        """The learned variance is dropped before the branches meet."""
+        return int(pipeline.transformer.config.in_channels)
+
     def attention_modules(self, transformer: Any) -> list[torch.nn.Module]:
         """Return every block's attention over the image."""
         return [block.attn1 for block in transformer.blocks]

@@ -76,6 +76,7 @@ def read_comparison(output: Path) -> dict[str, Any] | None:
 def _prompt(story: Story, output: Path, prompt: Mapping[str, Any]) -> dict[str, Any]:
     name = prompt.get("name", "")
     path = output / "images" / f"{name}.png"
+    video = f"videos/{name}.mp4"
     told = story.prompts_finished.get(name)
     return {
         "name": name,
@@ -85,6 +86,7 @@ def _prompt(story: Story, output: Path, prompt: Mapping[str, Any]) -> dict[str, 
         "seed": int(prompt.get("seed", 0)),
         "finished": path.exists(),
         "file": f"images/{name}.png" if path.exists() else None,
+        "video": video if (output / video).exists() else None,
         # A kill right after the picture was put in its place leaves it without its line.
         "seconds": told.seconds if told and path.exists() else None,
         "rates": _rates_of(path),

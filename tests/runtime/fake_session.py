@@ -8,12 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from tests.runtime.facts_of_a_run import picture, run_facts, steps_of
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Prompt, RunSpec
 from thinwire.runtime.entry import enter
 from thinwire.runtime.facts import RunFacts, StepFacts, StepHooks
+from thinwire.runtime.picture import Made
 from thinwire.runtime.run import Tell, Verdict, run_attempt
 
 
@@ -30,7 +29,7 @@ class FakeSession:
     def describe(self) -> RunFacts:
         return run_facts()
 
-    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Image.Image]:
+    def generate(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Made]:
         self.generated.extend((prompt.name, first_job_step) for prompt in prompts)
         for facts in self._steps(prompts[0].name):
             self.hooks.on_step(facts)

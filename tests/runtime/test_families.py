@@ -12,6 +12,8 @@ from tests.harness.families import SAVE, frames_of
 from tests.harness.models import save_tiny_flux, save_tiny_sd3
 from tests.harness.sessions import FIXED, FLUX, OFF, SD3, Job, assert_bases_agree, pictures_of, run_job
 from tests.runtime.test_planner import plan_of, sent_in
+from thinwire.controller.manifest.preflight.families import family_named
+from thinwire.controller.manifest.preflight.strategies import Standing, Strategy, verdict
 from thinwire.controller.planner.rungs import OFF as OFF_RUNG
 from thinwire.runtime.families import FAMILIES
 from thinwire.runtime.picture import Pixels
@@ -23,6 +25,12 @@ INT8_TOLERANCE = 0.15
 """What int8 explains on random weights over four steps; a wrong exchange differs by most of the range."""
 FOLDERS: dict[str, Callable[[Path], Path]] = {SD3: save_tiny_sd3, FLUX: save_tiny_flux, **SAVE}
 NEW = sorted(SAVE)
+
+
+def runs(pipeline: str, strategy: Strategy) -> bool:
+    family = family_named(pipeline)
+    assert family is not None
+    return verdict(family, strategy).standing is Standing.SUPPORTED
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +94,23 @@ def test_int8_is_close_with_bases_alike_and_sends_what_was_planned(
     assert sent_in(seen[0].steps, 2) == rung.step_bytes * link.ranks
     assert plan.memory is not None
     assert seen[0].steps[-1].base_memory_bytes == plan.memory.base_bytes
+
+
+@pytest.mark.parametrize("pipeline", [name for name in NEW if runs(name, Strategy.CFG)])
+def test_guidance_branches_on_ranks_of_their_own_are_exact_and_send_what_was_planned(
+    saved: Callable[[str], Path], pipeline: str
+) -> None:
+    exact = job_of(saved(pipeline), pipeline, ring=1, cfg=2, millibits=8000, warmup_steps=99)
+    (picture,) = pictures_of(run_job(exact))
+    assert difference(exact, picture) <= TOLERANCE
+    coded = job_of(saved(pipeline), pipeline, ring=2, cfg=2, millibits=8000)
+    seen = run_job(coded)
+    (picture,) = pictures_of(seen)
+    assert difference(coded, picture) <= INT8_TOLERANCE
+    assert_bases_agree(seen)
+    (link,) = plan_of(coded).links
+    (rung,) = [one for one in link.rungs if one.within_limits]
+    assert sent_in(seen[0].steps, 2) == rung.step_bytes * link.ranks
 
 
 @pytest.mark.parametrize("pipeline", NEW)

@@ -1,5 +1,6 @@
 """The bytes that `thinwire plan` foretells are the bytes that real ranks send."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ def plan_of(job: Job) -> JobPlan:
         "spec.model": {"source": {"path": str(job.folder)}, "dtype": "float32"},
         "spec.gpus": job.world_size,
         "spec.gpusPerPod": job.ranks_per_node or job.world_size,
-        "spec.parallelism": {"ulysses": job.ulysses, "ring": job.ring, "cfg": job.cfg},
+        "spec.parallelism": {"ulysses": job.ulysses, "ring": job.ring, "cfg": job.cfg, "data": job.data},
         "spec.compression": {
             "mode": "Off" if job.mode == OFF else "Fixed",
             "rate": {"minMillibits": job.millibits, "maxMillibits": job.millibits},
@@ -36,6 +37,20 @@ def plan_of(job: Job) -> JobPlan:
 
 def sent_in(steps: list[StepFacts], number: int) -> int:
     return steps[number].bytes_sent - (steps[number - 1].bytes_sent if number else 0)
+
+
+def test_guidance_branches_and_replicas_are_counted(tiny_sd3: Path) -> None:
+    job = Job(tiny_sd3, SD3, ulysses=1, ring=1, cfg=2, data=2, millibits=2000, steps=3, ranks_per_node=2)
+    job = replace(job, prompts=("a red heart", "a rocket"))
+    plan = plan_of(job)
+    assert plan.refusals == ()
+    (link,) = plan.links
+    (rung,) = [one for one in link.rungs if one.within_limits]
+    seen = run_job(job)
+    assert sent_in(seen[0].steps, 0) == rung.key_frame_bytes * link.ranks
+    assert sent_in(seen[0].steps, 2) == rung.step_bytes * link.ranks
+    assert plan.memory is not None
+    assert seen[0].steps[-1].base_memory_bytes == plan.memory.base_bytes
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,8 @@ class ModelFacts:
     """What a model's configuration says. `layers` are those with attention, `text_tokens` those that it sees.
 
     `token_pixels` is the side of an image token in pixels, `max_tokens_side` the largest picture's side in tokens, None
-    for no limit; `prompt_tokens` is how many tokens of a prompt the model reads at most.
+    for no limit; `prompt_tokens` is how many tokens of a prompt the model reads at most. `latent_channels` are what a
+    guidance branch brings, `token_latents` the latents of one channel in a token.
     """
 
     folder: Path
@@ -40,13 +41,18 @@ class ModelFacts:
     max_tokens_side: int | None
     text_tokens: int
     prompt_tokens: int
+    latent_channels: int
+    token_latents: int
     frames_per_latent: int = 1
     latent_frames_per_token: int = 1
 
+    def latent_frames(self, frames: int) -> int:
+        """Return the latent frames of a video: its first frame has one of its own."""
+        return (frames - 1) // self.frames_per_latent + 1
+
     def token_frames(self, frames: int) -> int:
-        """Return the frames of tokens of a video: its first frame has a latent of its own."""
-        latents = (frames - 1) // self.frames_per_latent + 1
-        return -(-latents // self.latent_frames_per_token)
+        """Return the frames of tokens of a video."""
+        return -(-self.latent_frames(frames) // self.latent_frames_per_token)
 
 
 def read_model(model: Model) -> ModelFacts | None:
@@ -161,9 +167,12 @@ class _Folder:
         head_dim = self.number(transformer, "transformer/config.json", "attention_head_dim")
         layers = self.layers(family, transformer)
         patch = self.number(transformer, "transformer/config.json", "patch_size", 1)
+        latent_channels = self.latent_channels(transformer)
         channels = vae.get("block_out_channels", (0, 0, 0, 0))
         length = self.sequence_length(family)
         if heads is None or head_dim is None or layers is None or patch is None or length is None:
+            return None
+        if latent_channels is None:
             return None
         if not isinstance(channels, list | tuple):
             return None
@@ -181,6 +190,8 @@ class _Folder:
             max_tokens_side=limit if isinstance(limit, int) else None,
             text_tokens=0 if family.text is TextTokens.NONE else clip_tokens + length,
             prompt_tokens=length if has_t5 or not has_clip else clip_tokens,
+            latent_channels=latent_channels,
+            token_latents=patch * patch,
             frames_per_latent=frames or 1,
             latent_frames_per_token=transformer.get("patch_size_t") or 1,
         )
@@ -197,6 +208,11 @@ class _Folder:
                 return None
             total += count
         return total
+
+    def latent_channels(self, transformer: Mapping[str, Any]) -> int | None:
+        """Return what a guidance branch brings: as many channels as the transformer reads, unless it says otherwise."""
+        key = "out_channels" if transformer.get("out_channels") else "in_channels"
+        return self.number(transformer, "transformer/config.json", key)
 
     def sequence_length(self, family: Family) -> int | None:
         if not (self.folder / SIDECAR).exists():

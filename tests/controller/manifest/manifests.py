@@ -79,6 +79,7 @@ def sd3_folder(
         {
             "num_layers": layers,
             "num_attention_heads": heads,
+            "in_channels": 4,
             "attention_head_dim": 8,
             "patch_size": patch,
             "pos_embed_max_size": positions,
@@ -97,7 +98,14 @@ def flux_folder(folder: Path, *, max_sequence_length: int = 16) -> Path:
     write_json(folder / "model_index.json", {**index, "_class_name": "FluxPipeline"})
     write_json(
         folder / "transformer" / "config.json",
-        {"num_layers": 1, "num_single_layers": 1, "num_attention_heads": 4, "attention_head_dim": 16, "patch_size": 1},
+        {
+            "num_layers": 1,
+            "num_single_layers": 1,
+            "num_attention_heads": 4,
+            "in_channels": 16,
+            "attention_head_dim": 16,
+            "patch_size": 1,
+        },
     )
     write_json(folder / "thinwire.json", {"max_sequence_length": max_sequence_length})
     return folder

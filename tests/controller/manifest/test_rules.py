@@ -14,7 +14,7 @@ from thinwire.controller.manifest.validate import validate
 
 PRODUCT = (
     "self.parallelism.ulysses * self.parallelism.ring * self.parallelism.pipefusion * self.parallelism.cfg"
-    " * self.parallelism.data == self.gpus"
+    " * self.parallelism.data"
 )
 INSIDE = "!self.startsWith('/') && !self.matches('(^|/)[.][.](/|$)')"
 LEAVES = 'expected a folder inside the volume, got a path that leaves it; write it relative and without ".."'
@@ -72,6 +72,19 @@ CASES = (
         {"spec.generation.prompts.0.prompt": " x"},
     ),
     Case(
+        f"!self.parallelism.auto || {PRODUCT} == 1",
+        {"spec.parallelism": {"auto": True, "ring": 4}},
+        "spec.parallelism.auto: expected no degrees beside it, got some; remove the degrees, or auto to keep them",
+        {"spec.parallelism": {"auto": True}},
+    ),
+    Case(
+        "!has(self.parallelism.linkMebibytesPerSecond) || self.parallelism.auto",
+        {"spec.parallelism.linkMebibytesPerSecond": 100},
+        "spec.parallelism.linkMebibytesPerSecond: expected auto beside it, got none; "
+        "set parallelism.auto to true or remove linkMebibytesPerSecond",
+        {"spec.parallelism": {"auto": True, "linkMebibytesPerSecond": 100}},
+    ),
+    Case(
         "!has(self.framesPerSecond) || has(self.numFrames)",
         {"spec.generation.framesPerSecond": 8},
         "spec.generation.framesPerSecond: expected numFrames beside it, got none; "
@@ -92,7 +105,7 @@ CASES = (
         {"spec.generation.prompts": [], "spec.generation.promptsFrom": {"configMap": {"name": "x"}}},
     ),
     Case(
-        PRODUCT,
+        f"self.parallelism.auto || {PRODUCT} == self.gpus",
         {"spec.parallelism": {"ring": 2}},
         "spec.parallelism: expected ulysses * ring * pipefusion * cfg * data to equal gpus (4), got 2; "
         "set gpus to 2 or raise a degree",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +14,7 @@ from thinwire.controller.manifest.job import Parallelism, PatchMode
 from thinwire.controller.planner import rungs
 from thinwire.controller.planner.layout import Dimension, LinkClass, lay_out
 from thinwire.controller.planner.memory import base_memory
-from thinwire.controller.planner.traffic import Attention, traffic_of
+from thinwire.controller.planner.traffic import Attention, Flow, traffic_of
 from thinwire.runtime.exchange.rates import RateTable
 from thinwire.runtime.exchange.traffic import plan_traffic
 from thinwire.runtime.families.family import AttentionShape
@@ -49,8 +51,13 @@ def splits(draw: st.DrawFn) -> tuple[Attention, AttentionShape, int, int]:
     columns, text, batch = draw(st.integers(1, 20)), draw(st.integers(0, 40)), draw(st.sampled_from([1, 2]))
     heads, head_dim, layers = 4 * draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     combines = draw(st.booleans())
-    attention = Attention(layers, batch, rows * columns, text, heads, head_dim, combines)
+    latents = 4 * rows * columns
+    attention = Attention(layers, batch, rows * columns, text, heads, head_dim, combines, 16, latents)
     return attention, AttentionShape(layers, batch, rows, columns, text, heads, head_dim, 16, 4), ulysses, ring
+
+
+def coded_by(rung: rungs.RungPrice) -> Callable[[Flow], int]:
+    return lambda flow: rung.frame_bytes(flow.rows, flow.channels)
 
 
 @given(split=splits(), order=st.integers(0, 2), budget_mebibytes=st.integers(0, 8))
@@ -68,7 +75,7 @@ def test_traffic_and_memory_are_what_the_runtime_plans(
     assert ours.operations_per_step(LinkClass.INTRA_NODE) == facts.operations_per_step
     table = RateTable.of(theirs, torch.float32)
     prices = {rung.name: price for rung, price in table.choices if rung is not None}
-    assert prices.items() <= {rung.name: ours.millibits(rung.frame_bytes) for rung in rungs.LADDER}.items()
+    assert prices.items() <= {rung.name: ours.millibits(coded_by(rung)) for rung in rungs.LADDER}.items()
     budget = budget_mebibytes << 20
     of_a_layer = base_bytes(theirs.attention_flows, torch.float32, order, choose_kernel("eager"))
     planned = plan_bases(of_a_layer, theirs.layers, budget)
