@@ -113,24 +113,31 @@ def main(arguments: list[str]) -> int:
         for codec in args.codecs.split(",")
         for order in (orders if codec not in CODERS else [0])  # CompactFusion's predictor is its own
     ]
-    pictures = list(_measured(setting, kinds, args.jobs))
+    known = about()
+    pictures: list[Picture] = []
+    for more in _measured(setting, kinds, args.jobs):
+        pictures += more
+        if args.output is not None:
+            prompts = len({picture.prompt for picture in pictures})
+            described = asdict(setting) | {"model": args.model or "emoji", "prompts": prompts}
+            _write(args.output, {"about": known, "setting": described, "pictures": [asdict(p) for p in pictures]})
     Console().print(_table(pictures, kinds))
-    if args.output is not None:
-        args.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {
-            "about": about(),
-            "setting": asdict(setting) | {"model": args.model or "emoji"},
-            "pictures": [asdict(p) for p in pictures],
-        }
-        args.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0
+
+
+def _write(path: Path, result: dict[str, object]) -> None:
+    """After every prompt, so that a run that was cut short has measured what it has measured."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(json.dumps(result, indent=1) + "\n")
+    partial.replace(path)
 
 
 def codec_names() -> list[str]:
     return [rung.name for rung in RUNGS] + list(CODERS) + ["transform-MILLIBITS", f"{ALLOCATED}MILLIBITS"]
 
 
-def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iterator[Picture]:
+def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iterator[list[Picture]]:
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(jobs, mp_context=context) as pool,
@@ -141,7 +148,7 @@ def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iter
         for done in as_completed(work):
             pictures = done.result()
             progress.advance(task, len(pictures))
-            yield from pictures
+            yield pictures
 
 
 def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) -> list[Picture]:
