@@ -72,11 +72,14 @@ def write_kubeconfig(plane: ControlPlane, path: Path, token: str | None = None) 
 
 
 @contextlib.contextmanager
-def operator_process(plane: ControlPlane, *flags: str, token: str | None = None) -> Iterator[OperatorProcess]:
+def operator_process(
+    plane: ControlPlane, *flags: str, token: str | None = None, grpc_port: int = 0
+) -> Iterator[OperatorProcess]:
     """Start a controller for all namespaces, and end it with the body."""
     with tempfile.TemporaryDirectory(prefix="thinwire-operator-") as name:
         folder = Path(name)
-        grpc_port, http_port = free_ports(2)
+        free_port, http_port = free_ports(2)
+        grpc_port = grpc_port or free_port
         log = folder / "log"
         command = [
             *(sys.executable, "-m", "thinwire.controller", "cluster", "--runtime-image", RUNTIME_IMAGE),

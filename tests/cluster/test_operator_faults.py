@@ -1,0 +1,223 @@
+"""Controllers and API servers that die, and rights that are missing: every job goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from tests.cluster.binaries import found as found_binaries
+from tests.cluster.control_plane import ControlPlane, control_plane
+from tests.cluster.gangs import BATCH, complete_gang, fail_gang, found, gang, make_pods, run_pods
+from tests.cluster.jobs_api import JobsApi
+from tests.cluster.operating import await_state, make_surroundings, status, submit, told
+from tests.cluster.operator_process import OperatorProcess, operator_process
+from tests.cluster.people import People
+from tests.cluster.reporting import Rank
+from tests.controller.waiting import eventually
+
+pytestmark = pytest.mark.cluster
+
+RBAC_PAGE = Path(__file__).resolve().parents[2] / "docs" / "rbac.md"
+
+
+@pytest.fixture(scope="module")
+def own_plane() -> Iterator[ControlPlane]:
+    """An API server that these tests may kill."""
+    with control_plane(found_binaries()) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def restarted(own_plane: ControlPlane) -> Iterator[contextlib.ExitStack]:
+    """What was started again in place of what a test killed; ended with the module."""
+    del own_plane
+    with contextlib.ExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def jobs(own_plane: ControlPlane) -> Iterator[JobsApi]:  # type: ignore[override]
+    with own_plane.api_client() as api_client:
+        api = JobsApi(api_client)
+        api.install_crd()
+        make_surroundings(api)
+        yield api
+
+
+def ready(operator: OperatorProcess) -> OperatorProcess:
+    eventually(lambda: operator.logged("controller_ready"), within_seconds=60)
+    return operator
+
+
+def gangs_of(jobs: JobsApi, name: str) -> list[str]:
+    selector = [("labelSelector", f"thinwire.dev/job-name={name}")]
+    return [one["metadata"]["name"] for one in jobs.call("GET", BATCH, query=selector)["items"]]
+
+
+def test_a_controller_that_comes_later_adopts_what_runs(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    with operator_process(own_plane, "--no-leader-elect") as first:
+        submit(jobs, "adopted")
+        run_pods(jobs, make_pods(jobs, gang(jobs, "adopted-1")))
+        with Rank(first, "adopted") as rank:
+            rank.steps(4)
+            before = await_state(jobs, "adopted", "Running")
+        first.kill()
+    with operator_process(own_plane, "--no-leader-elect") as second:
+        ready(second)
+        with Rank(second, "adopted", first_job_step=4) as rank:
+            rank.steps(4)
+            eventually(lambda: status(jobs, "adopted").get("progress", {}).get("step", 0) >= 8)
+        complete_gang(jobs, "adopted-1")
+        after = await_state(jobs, "adopted", "Succeeded")
+        states = [one["state"] for one in second.logged("job_ended")]
+    assert (after["attempt"], after["restarts"]) == (1, 0)
+    assert after["startTime"] == before["startTime"]
+    assert gangs_of(jobs, "adopted") == ["adopted-1"]
+    assert states == ["Succeeded"]
+    assert "RateChanged" not in told(jobs, "adopted") or before["state"] == "Running"
+
+
+def test_what_happened_while_no_controller_lived_is_caught_up_with(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    with operator_process(own_plane, "--no-leader-elect") as first:
+        submit(jobs, "missed")
+        gang(jobs, "missed-1")
+        await_state(jobs, "missed", "Starting")
+        first.kill()
+    fail_gang(jobs, "missed-1")
+    submit(jobs, "unseen")
+    with operator_process(own_plane, "--no-leader-elect"):
+        gang(jobs, "missed-2")
+        gang(jobs, "unseen-1")
+        eventually(lambda: status(jobs, "missed")["restarts"] == 1)
+
+
+def test_another_replica_takes_over_when_the_leader_dies(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    with operator_process(own_plane) as first:
+        ready(first)
+        with operator_process(own_plane) as second:
+            eventually(lambda: second.logged("controller_started"))
+            eventually(lambda: "waiting for the Lease" in second.http("/readyz"))
+            submit(jobs, "inherited")
+            gang(jobs, "inherited-1")
+            first.kill()
+            ready(second)
+            fail_gang(jobs, "inherited-1")
+            gang(jobs, "inherited-2")
+            assert second.http("/readyz") == "ok\n"
+
+
+def test_a_leader_that_is_told_to_stop_hands_the_lease_on_at_once(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    del jobs
+    flags = ("--lease-name", "handed-on")
+    with operator_process(own_plane, *flags) as first:
+        ready(first)
+        with operator_process(own_plane, *flags) as second:
+            eventually(lambda: second.logged("controller_started"))
+            first.process.terminate()
+            assert first.process.wait(20) == 0
+            eventually(lambda: second.logged("controller_ready"), within_seconds=12)
+
+
+def test_a_leader_whose_lease_was_taken_ends(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    with operator_process(own_plane, "--lease-name", "taken") as leader:
+        ready(leader)
+        lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/taken"
+
+        def steal() -> bool:
+            jobs.call("PATCH", lease, {"spec": {"holderIdentity": "somebody-else", "leaseDurationSeconds": 3600}})
+            return leader.process.poll() is not None
+
+        eventually(steal, within_seconds=60)
+        assert leader.process.returncode == 1
+        assert "was not renewed" in leader.logged("controller_ends")[0]["reason"]
+
+
+def test_jobs_go_on_after_the_api_server_was_killed(
+    own_plane: ControlPlane, jobs: JobsApi, restarted: contextlib.ExitStack
+) -> None:
+    with operator_process(own_plane, "--no-leader-elect") as operator:
+        submit(jobs, "survivor")
+        run_pods(jobs, make_pods(jobs, gang(jobs, "survivor-1")))
+        with Rank(operator, "survivor") as rank:
+            rank.steps(4)
+            await_state(jobs, "survivor", "Running")
+            restart_api_server(own_plane, restarted)
+            rank.steps(4)
+            eventually(lambda: status_or_nothing(jobs, "survivor").get("progress", {}).get("step", 0) >= 8)
+            complete_gang(jobs, "survivor-1")
+            await_state(jobs, "survivor", "Succeeded")
+            assert operator.process.poll() is None
+            assert gangs_of(jobs, "survivor") == ["survivor-1"]
+
+
+def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    people = People(jobs)
+    people.account("default", "controller")
+    for heading, rules in rules_of(RBAC_PAGE.read_text()).items():
+        people.may("default", "controller", rules, everywhere="own namespace" not in heading)
+    token = people.token("default", "controller")
+    with operator_process(own_plane, "--lease-name", "least", token=token) as operator:
+        submit(jobs, "least", {"spec.runPolicy": {"ttlSecondsAfterFinished": 5}})
+        gang(jobs, "least-1")
+        fail_gang(jobs, "least-1")
+        run_pods(jobs, make_pods(jobs, gang(jobs, "least-2")))
+        complete_gang(jobs, "least-2")
+        await_state(jobs, "least", "Succeeded")
+        assert {"AttemptStarted", "Restarting", "Succeeded"} <= eventually(lambda: told(jobs, "least")).keys()
+        eventually(lambda: found(jobs, jobs.path("least")) is None)
+        refused = [line for line in operator.log.read_text().splitlines() if "orbidden" in line]
+    assert refused == []
+
+
+def rules_of(page: str) -> dict[str, list[dict[str, Any]]]:
+    """The tables of docs/rbac.md as rules, by heading."""
+    found_rules: dict[str, list[dict[str, Any]]] = {}
+    heading = ""
+    for line in page.splitlines():
+        if line.startswith("## "):
+            heading = line
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if len(cells) != 4 or cells[0] in ("group", "---"):
+            continue
+        group, resource, verbs, _ = cells
+        rule = {
+            "apiGroups": ["" if group == "core" else group],
+            "resources": [re.sub(r" \(.*", "", resource)],
+            "verbs": verbs.split(", "),
+        }
+        found_rules.setdefault(heading, []).append(rule)
+    return found_rules
+
+
+def status_or_nothing(jobs: JobsApi, name: str) -> dict[str, Any]:
+    """A job's status, or nothing while the API server is away."""
+    try:
+        return status(jobs, name)
+    except Exception:
+        return {}
+
+
+def restart_api_server(plane: ControlPlane, restarted: contextlib.ExitStack) -> None:
+    """Kill the API server and start it again with the same arguments; `restarted` ends it."""
+    port = plane.url.rpartition(":")[2]
+    (server,) = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "--secure-port" in (process.info["cmdline"] or []) and port in process.info["cmdline"]
+    ]
+    command = server.cmdline()
+    server.send_signal(signal.SIGKILL)
+    psutil.wait_procs([server], timeout=30)
+    again = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", "--", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    restarted.callback(again.wait, 60)
+    restarted.callback(again.terminate)
