@@ -23,6 +23,8 @@ _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.max_reconnect_backoff_ms", 500
 
 
 class Fleet:
+    """Belongs to the event loop that it is made in, as gRPC's channels do."""
+
     def __init__(self, address: str, jobs: int) -> None:
         self.jobs = jobs
         self.open = 0
@@ -93,5 +95,9 @@ def name_of(number: int) -> str:
     return f"job-{number}"
 
 
+async def report(address: str, jobs: int) -> None:
+    await Fleet(address, jobs).run()
+
+
 if __name__ == "__main__":
-    asyncio.run(Fleet(sys.argv[1], int(sys.argv[2])).run())
+    asyncio.run(report(sys.argv[1], int(sys.argv[2])))

@@ -16,8 +16,10 @@ from kubernetes.aio import client, config
 from thinwire.controller.kubernetes.resources import Raw, Resource
 
 FIELD_MANAGER = "thinwire-controller"
+WATCH_SECONDS = 60
+"""After this long the server itself ends a watch, which goes on with another where it was."""
 READ_TIMEOUT_SECONDS = 70.0
-"""Silence on a watch that means a dead connection: the server sends bookmarks every minute."""
+"""Silence on a watch that means a dead connection."""
 
 _REQUEST_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
@@ -125,6 +127,7 @@ class Api:
     async def watch(self, resource: Resource, namespace: str, version: str, selector: str = "") -> AsyncIterator[Raw]:
         """Events since `version`, bookmarks among them, until the server ends the watch; raises ApiError."""
         query = {"watch": "true", "allowWatchBookmarks": "true", "resourceVersion": version}
+        query["timeoutSeconds"] = str(WATCH_SECONDS)
         if selector:
             query["labelSelector"] = selector
         timeout = aiohttp.ClientTimeout(sock_connect=_CONNECT_SECONDS, sock_read=READ_TIMEOUT_SECONDS)
