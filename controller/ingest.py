@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from thinwire.controller.job_record import HISTORY_SAMPLES, RETUNES, Allowed, Heard, JobRecord
+from thinwire.controller.job_record import RETUNES, Allowed, Heard, JobRecord
 from thinwire.controller.policy import tuner as policy
 from thinwire.controller.policy.reports import Limits, Rung, Step, Window, refusal_of_ladder
 from thinwire.controller.policy.tuner import Tuner
@@ -205,7 +205,7 @@ def _step(record: JobRecord, report: StepReport) -> Taken:
             steps_reported=heard.steps_reported + 1,
             last_reason=verdict.reason or heard.last_reason,
         ),
-        samples=(*record.samples, _sample(record, report, tuner))[-HISTORY_SAMPLES:],
+        samples=(*record.samples, _sample(record, report, tuner))[-record.samples_kept :],
         retunes=_merged(record.retunes, _retunes_between(heard, report, tuner)),
     )
     answers = (ReportResponse(directive=_directive(verdict.directive)),) if verdict.directive else ()

@@ -70,6 +70,7 @@ class JobRecord:
     refused: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     bytes_before: tuple[int, int] = (0, 0)
     allowed: Allowed | None = None
+    samples_kept: int = HISTORY_SAMPLES
 
     def refusing(self, reason: str) -> JobRecord:
         """The same job with one more refused report."""

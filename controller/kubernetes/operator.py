@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from thinwire.controller.ingest import allow
-from thinwire.controller.job_record import Allowed, JobKey, JobRecord
+from thinwire.controller.job_record import HISTORY_SAMPLES, Allowed, JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
@@ -53,6 +53,9 @@ STATUS_WRITES_PER_SECOND = 20.0
 PODS_COME_SECONDS = 15.0
 """How often a gang without pods is looked into."""
 
+_SAMPLES_OF_ALL_JOBS = 65_536
+"""About 60 MiB: what every job's history keeps in memory becomes less as there are more jobs."""
+_FEWEST_SAMPLES = 64
 _WORKERS = 8
 _RESYNC_SECONDS = 300.0
 
@@ -238,6 +241,8 @@ class Operator:
             known.generation, known.job = generation, DiffusionJob.from_raw(raw)
             self._allow(key, raw, _allowed(known.job))
         self._known[key] = known
+        kept = _samples_kept(len(self._known))
+        self.store.update(key, lambda now: now if now.samples_kept == kept else replace(now, samples_kept=kept))
         return known
 
     def _allow(self, key: JobKey, raw: Raw, allowed: Allowed) -> None:
@@ -307,6 +312,12 @@ class Operator:
 def _weighs(record: JobRecord) -> tuple[object, ...]:
     heard = record.heard
     return heard.attempt, heard.steps_reported > 0, heard.finished, heard.prompts_done, len(record.retunes)
+
+
+def _samples_kept(jobs: int) -> int:
+    """A power of two, so that one job more or less changes nothing."""
+    share = max(_SAMPLES_OF_ALL_JOBS // max(jobs, 1), _FEWEST_SAMPLES)
+    return min(HISTORY_SAMPLES, 1 << (share.bit_length() - 1))
 
 
 def _allowed(job: DiffusionJob) -> Allowed:
