@@ -16,6 +16,8 @@ them:
 - frames that take mostly alpha (app-limited) say nothing of beta: they move alpha and never lower beta (BBR's rule).
   They do when they take twice as long as alpha lets expect, small ones when they take over three times as long: the
   smaller the frame, the likelier it is that a busy machine is to blame, and the next key frame tells.
+- a frame of one packet goes through on credit that an idle link gathers (a token bucket, a queue), or waits longer
+  for a processor than for the link: where larger ones were seen, it moves neither alpha nor beta.
 - an exchange that took less than a thirtieth of the fixed cost is a clock's jump unless the next window says the same.
 
 `careful` divides beta by one plus the largest recent relative error of prediction (RobustMPC, Yin et al. 2015).
@@ -47,6 +49,7 @@ _TELLING_SHARE = 0.5
 _SMALL = 6.0
 _SMALL_FRAMES_EXCESS = 2.5
 _FASTER_THAN_FIXED_COST = 0.03
+_ONE_PACKET_BYTES = 1_500.0
 _UNMEASURED_ALPHA = 0.5
 _UNMEASURED_ALPHA_LATELY = 0.1
 
@@ -162,6 +165,8 @@ def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
         fastest_seconds=min(estimate.fastest_seconds, exchanges.mean_seconds),
         windows=estimate.windows + 1,
     )
+    if seen.known and exchanges.mean_bytes < _ONE_PACKET_BYTES < seen.largest_bytes / _SIZES_APART:
+        return replace(seen, latest_is_app_limited=True)
     if not seen.known or _shows_faster_link(estimate.latest, exchanges, seen.bytes_per_second):
         return replace(seen, recent=(exchanges,), errors=(), suspect=None)
     expected = exchanges.size_bytes / seen.bytes_per_second

@@ -1,7 +1,8 @@
 """A switch and some nodes on this machine: network namespaces joined by veth pairs, each link shaped in both ways.
 
 Node N has eth0 with 10.77.0.(N + 1); its other end, nodeN, is a port of the bridge in the hub's namespace. A token
-bucket at each end lets through what leaves that end, so a link has the same rate up and down.
+bucket at each end lets through what leaves that end, so a link has the same rate up and down. The switch has an address
+of its own, where a controller can listen.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tests.netlab.namespaces import name_of, owned, remove, sweep
 from thinwire.controller.local.processes import Process
 
 INTERFACE = "eth0"
+SWITCH_ADDRESS = "10.77.0.254"
 MOST_NODES = 64
 
 _numbers = itertools.count()
@@ -79,6 +81,11 @@ class Lab:
         """Return the name of a node's namespace, for `ip netns exec`."""
         return name_of(self._owner, self._number, f"node{self._checked(node)}")
 
+    @property
+    def switch_namespace(self) -> str:
+        """Return the name of the switch's namespace."""
+        return self._hub
+
     def address(self, node: int) -> str:
         """Return a node's IPv4 address."""
         return f"10.77.0.{self._checked(node) + 1}"
@@ -119,6 +126,7 @@ class Lab:
     def _build(self) -> None:
         call("ip", "netns", "add", self._hub)
         call("ip", "-n", self._hub, "link", "add", "switch", "type", "bridge")
+        call("ip", "-n", self._hub, "address", "add", f"{SWITCH_ADDRESS}/24", "dev", "switch")
         call("ip", "-n", self._hub, "link", "set", "switch", "up")
         for node in range(self.nodes):
             self._add(node)

@@ -5,6 +5,7 @@ Everything of a lab lives in its namespaces, bridge included: when they go, inte
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -16,6 +17,7 @@ from thinwire.controller.local.processes import Process
 _PREFIX = "thinwire"
 _FOLDER = Path("/run/netns")
 _ENDS_SECONDS = 30.0
+_CLONE_NEWNET = 0x40000000
 
 
 def name_of(owner: Process, lab: int, part: str) -> str:
@@ -37,6 +39,15 @@ def sweep() -> list[str]:
             remove(name)
             swept.append(name)
     return swept
+
+
+def enter(name: str) -> None:
+    """Move this thread, and those that it starts from now on, into a namespace; raises NetlabError."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with (_FOLDER / name).open() as namespace:
+        if libc.setns(namespace.fileno(), _CLONE_NEWNET):
+            said = os.strerror(ctypes.get_errno())
+            raise NetlabError(f"netlab: expected to enter {name}, but the kernel said: {said}; run it as root")
 
 
 def remove(name: str) -> None:

@@ -68,7 +68,7 @@ def test_bytes_take_the_shaped_link_and_no_faster_than_its_rate():
 def test_every_end_of_a_link_is_shaped_anew_in_the_middle():
     with Lab(2, _BITS_PER_SECOND) as lab:
         lab.shape(1, _BITS_PER_SECOND // 10)
-        ends = [(lab.namespace(1), "eth0"), (namespaces.name_of(Process.of(os.getpid()), lab._number, "hub"), "node1")]
+        ends = [(lab.namespace(1), "eth0"), (lab.switch_namespace, "node1")]
         for namespace, device in ends:
             shown = kernel.call("tc", "-n", namespace, "qdisc", "show", "dev", device)
             assert "tbf" in shown

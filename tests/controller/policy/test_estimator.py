@@ -79,6 +79,16 @@ def test_one_key_frame_shows_a_recovery_that_small_frames_cannot(alpha: float):
     assert recovered.bytes_per_second > 25e6
 
 
+@pytest.mark.parametrize("size", [500.0, 1_400.0])
+@pytest.mark.parametrize("waiting_seconds", [-1.6e-3, 0.0, 9e-3])
+def test_frames_of_one_packet_tell_nothing_of_a_link_s_rate(size: float, waiting_seconds: float):
+    before = after(prompts(2e-4, 1e6))
+    each_seconds = 2e-4 + max(0.0, size / 1e6 + waiting_seconds)
+    estimate = after([Window("inter-node", "ring.all_gather", 24, 24 * size, 24 * each_seconds)] * 20, before)
+    assert estimate.bytes_per_second == pytest.approx(1e6, rel=0.1)
+    assert after([window(WHOLE, 2e-4, 10e6)], estimate).bytes_per_second == pytest.approx(10e6, rel=0.1)
+
+
 def test_operations_of_one_step_lend_each_other_an_alpha_while_they_have_none():
     ring, ulysses = after([window(WHOLE, 4e-3, 250e6)]), after([window(WHOLE / 4, 4e-3, 250e6)])
     for estimate in introduced([ring, ulysses]):

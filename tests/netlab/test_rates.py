@@ -1,0 +1,111 @@
+"""The rate follows links that the kernel shapes: torchrun on every node, a real controller on the switch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from tests.netlab.controller import controller
+from tests.netlab.gang import Gang
+from tests.netlab.lab import Lab
+from tests.netlab.test_jobs import RUN_SECONDS, STEPS, after_steps, job
+from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
+from thinwire.runtime.process import ExitCode
+
+pytestmark = [pytest.mark.netlab, pytest.mark.torchrun, pytest.mark.timeout(1800)]
+
+FAST, SLOW = 200_000_000, 20_000_000
+STALL_PERCENT = 300
+"""A fast link carries whole values within it, a slow one needs a rung: room on both sides for a busy machine."""
+INTER, INTRA = "inter-node", "intra-node"
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as entered:
+        yield entered
+
+
+def adaptive(output: Path, prompts: int, address: str) -> pb.RunSpec:
+    spec = job(output, prompts)
+    spec.namespace, spec.telemetry_address = "netlab", address
+    spec.compression.mode = pb.COMPRESSION_MODE_ADAPTIVE
+    spec.compression.min_millibits = 1000
+    spec.compression.target_stall_percent = STALL_PERCENT
+    return spec
+
+
+def begun(lab: Lab, spec: pb.RunSpec, folder: Path, stack: ExitStack, ranks_per_node: int = 1) -> Gang:
+    gang = Gang.start(lab, spec, folder, ranks_per_node=ranks_per_node)
+    stack.callback(gang.close)
+    return gang
+
+
+def rates(steps: list[dict[str, Any]], link_class: str) -> list[int]:
+    return [step["rates"][link_class] for step in steps]
+
+
+def ended_well(gang: Gang) -> list[dict[str, Any]]:
+    """Wait for the end; every step of the job."""
+    endings = gang.wait(RUN_SECONDS)
+    assert [ending.exit_code for ending in endings] == [ExitCode.DONE] * len(endings), endings
+    return gang.events("step")
+
+
+def told(steps: list[dict[str, Any]], gang: Gang) -> str:
+    """What a person wants to see when it fails."""
+    lines = [f"{s['job_step']}: {s['step_seconds']:.3f} s, {s['rates']}" for s in steps]
+    return "\n".join([*lines, *(str(retune) for retune in gang.events("retune"))])
+
+
+def first_slow_step(steps: list[dict[str, Any]], since: int) -> int:
+    usual = median(step["step_seconds"] for step in steps[1:since])
+    return next(s["job_step"] for s in steps[since - 1 :] if s["step_seconds"] > 3 * usual)
+
+
+def test_the_rate_falls_within_three_steps_of_a_tenfold_drop_by_one_switch_and_rises_again(
+    tmp_path: Path, stack: ExitStack
+):
+    lab = stack.enter_context(Lab(2, FAST))
+    address = stack.enter_context(controller(lab, "netlab", "shaped"))
+    spec = adaptive(tmp_path / "pictures", 3, address)
+    gang = begun(lab, spec, tmp_path / "gang", stack)
+    before = lab.counters(1)
+    since = len(after_steps(gang, STEPS + 2))
+    lab.shape_all(SLOW)
+    until = len(after_steps(gang, since + 16))
+    lab.shape_all(FAST)
+    steps = ended_well(gang)
+    sent = lab.counters(1).since(before).sent_bytes
+    assert sent > steps[-1]["bytes_sent"] / 2  # the traffic took that link: half of it is this node's
+    in_force, story = rates(steps, INTER), told(steps, gang)
+    print(story)
+    whole = in_force[0]
+    assert set(in_force[:since]) == {whole}, story
+    slow = first_slow_step(steps, since)
+    assert in_force[slow + 3] < whole, story
+    switches = [retune for retune in gang.events("retune") if since <= retune["job_step"] <= until + 1]
+    assert len(switches) == 1, story
+    assert in_force[-1] == whole, story
+
+
+def test_a_slow_link_between_nodes_lowers_the_rate_between_nodes_and_not_within_them(tmp_path: Path, stack: ExitStack):
+    lab = stack.enter_context(Lab(2, FAST))
+    address = stack.enter_context(controller(lab, "netlab", "shaped"))
+    spec = adaptive(tmp_path / "pictures", 2, address)
+    spec.parallelism.ulysses = 2  # within a node; the ring joins the nodes
+    gang = begun(lab, spec, tmp_path / "gang", stack, ranks_per_node=2)
+    since = len(after_steps(gang, STEPS // 2))
+    lab.shape(1, SLOW // 2)  # one straggling node
+    steps = ended_well(gang)
+    story = told(steps, gang)
+    print(story)
+    slow = first_slow_step(steps, since)
+    whole = rates(steps, INTRA)[0]
+    assert set(rates(steps, INTRA)) == {whole}, story
+    assert max(rates(steps, INTER)[slow + 3 :]) < whole, story
