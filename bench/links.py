@@ -1,0 +1,156 @@
+"""Every way of making one picture over really shaped links: time and fidelity at bandwidths that are thin for it.
+
+Each rank is in its own network namespace behind a token bucket, two ranks with one thread each on two cores: more would
+wait for processors instead of links. Every run is forked from one warm process, joins its peers, makes connections and
+takes its first steps before anything is timed; variants take turns. The result file grows run by run: the same command
+goes on where the last one stopped. Needs root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from bench.sweep import plot, table
+from bench.sweep.plan import RATIOS, Layout, Planned, expected_seconds, planned_runs
+from bench.sweep.result import ResultFile
+from bench.sweep.run import Made, Setting, bundled_model, make_alone, make_together
+from bench.sweep.variants import OFF, ONE_PROCESS, QUICK, VARIANTS, Kind
+from tests.harness.ranks import run_ranks
+from tests.netlab.kernel import NetlabError
+from tests.netlab.lab import Lab
+
+NODES = 2
+_LEAST_TIMEOUT_SECONDS = 90.0
+_PATIENCE = 4.0
+_UNCOUNTED_SHARE = 0.98
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench links", description=__doc__)
+    parser.add_argument(
+        "--ratios", default=",".join(f"{ratio:g}" for ratio in RATIOS), help="communication / computing"
+    )
+    parser.add_argument("--variants", default="", help="names, separated by commas; default: all")
+    parser.add_argument("--turns", type=int, default=5, help="runs of every variant at every ratio")
+    parser.add_argument("--first-turn", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no run that would end later; 0 for no limit")
+    parser.add_argument("--calibration", type=Path, default=None, help="what transform rungs need; default: none")
+    parser.add_argument("--quick", action="store_true", help="two ratios, four variants, one turn: under 5 minutes")
+    parser.add_argument("--output", type=Path, default=Path("links.json"), help="raw figures; taken up again if there")
+    parser.add_argument("--plots", type=Path, default=None, help="folder for links.png and links-front.png")
+    args = parser.parse_args(arguments)
+    console = Console()
+    known = {variant.name: variant for variant in VARIANTS}
+    names = [variant.name for variant in QUICK] if args.quick else list(filter(None, args.variants.split(",")))
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"--variants: expected some of {', '.join(known)}, got {unknown[0]!r}")
+    variants = [known[name] for name in names] or [
+        variant for variant in VARIANTS if args.calibration or "transform" not in variant.rung
+    ]
+    ratios = [2.0, 18.0] if args.quick else [float(ratio) for ratio in args.ratios.split(",")]
+    turns = range(args.first_turn, args.first_turn + (1 if args.quick else args.turns))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    result = ResultFile.taken_up(args.output, _setting(args.calibration))
+    planned = planned_runs(variants, ratios, turns)
+    try:
+        with Lab(NODES) as lab:
+            _run_all(lab, result, planned, args.seconds, console)
+    except NetlabError as error:
+        console.print(str(error))
+        return 2
+    console.print(table.rich_table(result.told))
+    if args.plots is not None:
+        plot.draw(result.told, args.plots)
+    return 0
+
+
+def _setting(calibration: Path | None) -> Setting:
+    from bench.prompts import MEASURED
+
+    return Setting(
+        model=bundled_model(),
+        calibration=str(calibration.absolute()) if calibration else "",
+        steps=28,
+        guidance=3.0,
+        pixels=64,
+        target_stall_percent=25,
+        min_millibits=500,
+        max_relative_error_milli=300,
+        prompts=MEASURED,
+        first_seed=1000,
+    )
+
+
+def _run_all(lab: Lab, result: ResultFile, planned: list[Planned], seconds: float, console: Console) -> None:
+    began = time.monotonic()
+    if result.layout is None:
+        console.print("computing time and bytes of a step, links without limit ...")
+        result.keep_layout(_measured(lab, result.setting))
+    layout = result.layout
+    assert layout is not None
+    console.print(
+        f"computing {layout.compute_seconds * 1e3:.1f} ms a step, {layout.bytes_per_step / 1e6:.2f} MB of each rank: "
+        f"ratio 18 is {layout.bits_per_second(18) / 1e6:.1f} Mbit/s"
+    )
+    missing = [run for run in planned if not result.has(run)]
+    console.print(f"{len(planned) - len(missing)} of {len(planned)} runs are there already")
+    for number, run in enumerate(missing):
+        left = sum(expected_seconds(later, layout, result.setting.steps) for later in missing[number:])
+        spent = time.monotonic() - began
+        if seconds and spent + expected_seconds(run, layout, result.setting.steps) > seconds:
+            console.print(f"stopped after {spent:.0f} s, {len(missing) - number} runs left; run the same command again")
+            return
+        told = result.keep(run, *_made(lab, result, run, layout))
+        console.print(f"[{number + 1}/{len(missing)}, about {left / 60:.1f} min left] {table.one_line(told)}")
+
+
+def _measured(lab: Lab, setting: Setting) -> Layout:
+    names = [lab.namespace(node) for node in range(lab.nodes)]
+    made: Made = run_ranks(NODES, make_together, setting, OFF, 0, names, local_world_size=1, timeout_seconds=300)[0]
+    (picture,) = made.pictures
+    return Layout(picture.compute_seconds, picture.bytes_per_step)
+
+
+def _made(lab: Lab, result: ResultFile, run: Planned, layout: Layout) -> tuple[Made, int]:
+    """Make one run's pictures; returns them and the bytes that the interfaces sent meanwhile."""
+    setting, variant = result.setting, run.variant
+    timeout_seconds = max(_LEAST_TIMEOUT_SECONDS, _PATIENCE * expected_seconds(run, layout, setting.steps))
+    if variant.kind is Kind.ONE_PROCESS:
+        made: Made = run_ranks(1, make_alone, setting, variant, run.turn, timeout_seconds=timeout_seconds)[0]
+        return made, 0
+    for turn in {(run.turn - back) % len(setting.prompts) for back in range(variant.pictures)}:
+        if not result.has_reference(turn):
+            alone = run_ranks(1, make_alone, setting, ONE_PROCESS, turn, timeout_seconds=timeout_seconds)[0]
+            result.keep_reference(turn, alone.pixels[0])
+    lab.shape_all(layout.bits_per_second(run.ratio))
+    names = [lab.namespace(node) for node in range(lab.nodes)]
+    before = [lab.counters(node) for node in range(lab.nodes)]
+    first = run.turn - variant.pictures + 1
+    made = run_ranks(
+        variant.ranks,
+        make_together,
+        setting,
+        variant,
+        first,
+        names,
+        local_world_size=1,
+        timeout_seconds=timeout_seconds,
+    )[0]
+    passed = sum(lab.counters(node).since(earlier).sent_bytes for node, earlier in enumerate(before))
+    counted = sum(picture.sent_bytes for picture in made.pictures)
+    if passed < _UNCOUNTED_SHARE * counted:
+        raise NetlabError(
+            f"netlab: expected the {counted} bytes of {variant.name} on the shaped links, their counters saw {passed}; "
+            "the process group used another interface"
+        )
+    return made, passed
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

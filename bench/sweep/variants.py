@@ -1,0 +1,65 @@
+"""What is compared: every way of making the same picture over the same links."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """Whose exchange a variant runs."""
+
+    ONE_PROCESS = "one process"
+    UPSTREAM = "xfuser"
+    COMPACTFUSION = "CompactFusion's math"
+    THINWIRE = "thinwire"
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One row of the table. `rung`: a rung's name; empty for upstream's and for the adaptive one."""
+
+    name: str
+    kind: Kind
+    ring: int = 1
+    ulysses: int = 1
+    rung: str = ""
+    pictures: int = 1
+    """Made one after the other by the same ranks; the last is the one that counts, the others are told as well."""
+
+    @property
+    def ranks(self) -> int:
+        """How many it takes."""
+        return self.ring * self.ulysses
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether the law chooses the rung."""
+        return self.kind is Kind.THINWIRE and not self.rung
+
+    @property
+    def is_coded(self) -> bool:
+        """Whether fewer bytes travel than the values have."""
+        return self.kind in (Kind.THINWIRE, Kind.COMPACTFUSION) and self.rung != "off"
+
+
+ADAPTIVE = Variant("thinwire adaptive", Kind.THINWIRE, ring=2, pictures=2)
+OFF = Variant("thinwire off", Kind.THINWIRE, ring=2, rung="off")
+RING = Variant("xfuser ring", Kind.UPSTREAM, ring=2)
+ONE_BIT = Variant("cf-1bit", Kind.COMPACTFUSION, ring=2, rung="cf-1bit")
+ONE_PROCESS = Variant("one process", Kind.ONE_PROCESS)
+
+VARIANTS: tuple[Variant, ...] = (
+    ONE_PROCESS,
+    ADAPTIVE,
+    ONE_BIT,
+    *(
+        Variant(f"thinwire {rung}", Kind.THINWIRE, ring=2, rung=rung)
+        for rung in ("transform-500", "transform-1000", "bits1", "bits2", "int4", "transform-250", "int8", "ternary")
+    ),
+    *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in ("cf-2bit", "cf-int4")),
+    OFF,
+    RING,
+    Variant("xfuser Ulysses", Kind.UPSTREAM, ulysses=2),
+)
+QUICK = (ADAPTIVE, ONE_BIT, RING, ONE_PROCESS)
