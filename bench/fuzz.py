@@ -2,7 +2,8 @@
 
 The server is a process of its own, with TLS, tokens and rights; what it asks of the API server is answered by the
 benchmark. Every call has a seed: --first-seed SEED --messages 1 sends one again. Beside the attack one rank reports
-every 50 ms and one person asks for its status; memory is read before, meanwhile and after.
+every 50 ms and one person asks for its status; memory is read before, meanwhile and after. Counted are the
+attack's messages that the server has read: what follows the one that ended a stream is never looked at.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tests.controller.fuzz.attack import Outcome, attack, target
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench fuzz", description=__doc__)
-    parser.add_argument("--messages", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=100_000, help="that the server is to read (100000)")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=None, help="JSON file for the raw figures")
     args = parser.parse_args(arguments)
@@ -55,7 +56,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _table(outcome: Outcome) -> Table:
-    table = Table("answer", "messages", title=f"{outcome.messages} messages in {outcome.calls} calls")
+    table = Table("answer", "messages", title=f"{outcome.sent} messages in {outcome.calls} calls, {outcome.read} read")
     for code, count in outcome.codes.most_common():
         table.add_row(code, str(count))
     return table
@@ -64,7 +65,7 @@ def _table(outcome: Outcome) -> Table:
 def _said(outcome: Outcome, seconds: float) -> str:
     slowest = max(outcome.calm_answer_seconds)
     return (
-        f"{len(outcome.wrong)} wrong; {outcome.messages / seconds:.0f} messages a second; honest rank: "
+        f"{len(outcome.wrong)} wrong; {outcome.read / seconds:.0f} messages read a second; honest rank: "
         f"{outcome.calm_steps} steps heard, status answered in {statistics.median(outcome.calm_answer_seconds):.4f} s "
         f"(median), {slowest:.3f} s (slowest of {len(outcome.calm_answer_seconds)}); server's memory "
         f"{outcome.memory_before_bytes / 2**20:.0f} MiB before, {outcome.memory_peak_bytes / 2**20:.0f} at most, "
@@ -76,7 +77,8 @@ def _result(outcome: Outcome, first_seed: int, seconds: float) -> dict[str, obje
     return {
         "about": about(),
         "first_seed": first_seed,
-        "messages": outcome.messages,
+        "messages_sent": outcome.sent,
+        "messages_read": outcome.read,
         "calls": outcome.calls,
         "raw_connections": outcome.connections,
         "kinds": dict(outcome.kinds),

@@ -37,7 +37,8 @@ _REPOSITORY = Path(__file__).resolve().parents[3]
 class Outcome:
     """What became of the messages. `wrong` has a sentence for everything that must not happen."""
 
-    messages: int = 0
+    sent: int = 0
+    read: int = 0
     calls: int = 0
     connections: int = 0
     codes: Counter[str] = field(default_factory=Counter)
@@ -58,6 +59,11 @@ class Target:
     port: int
     authorities: bytes
     log: Path
+    folder: Path
+
+    def messages_read(self) -> int:
+        """How many messages the server has parsed, or tried to."""
+        return int.from_bytes((self.folder / "read").read_bytes(), "little")
 
     def channel(self) -> grpc.Channel:
         options = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]
@@ -80,7 +86,7 @@ def target(folder: Path) -> Iterator[Target]:
         try:
             assert process.stdout is not None
             port = int(process.stdout.readline())
-            yield Target(process, port, (folder / "ca.crt").read_bytes(), log)
+            yield Target(process, port, (folder / "ca.crt").read_bytes(), log, folder)
         finally:
             process.kill()
 
@@ -106,6 +112,11 @@ class Calm:
         for thread in self._threads:
             thread.join(60)
         self._channel.close()
+
+    @property
+    def messages(self) -> int:
+        """How many of the messages that the server has read are its own, at the least."""
+        return self.steps + len(self.answer_seconds)
 
     def job(self) -> status_pb2.JobStatus:
         asked = status_pb2.GetJobRequest(namespace=NAMESPACE, name="calm")
@@ -143,15 +154,15 @@ class Calm:
 
 
 def attack(attacked: Target, first_seed: int, messages: int, told: Callable[[int], None] = lambda _: None) -> Outcome:
-    """Send at least `messages` mutated messages and look at what is left of the server."""
+    """Send mutated messages until the server has read so many, and look at what is left of it."""
     outcome = Outcome()
     with Calm(attacked) as calm:
         eventually(lambda: calm.steps > 3, within_seconds=60)
         # What any use of the server allocates once is no growth.
         warm = Outcome()
-        _bombard(attacked, first_seed, min(messages // 10, 2000), warm, told=lambda _: None)
+        _bombard(attacked, calm, first_seed, min(messages // 10, 2000), warm)
         outcome.memory_before_bytes = attacked.memory_bytes()
-        _bombard(attacked, first_seed + warm.calls, messages, outcome, told)
+        _bombard(attacked, calm, first_seed + warm.calls, messages, outcome, told)
         eventually(lambda: calm.job().job_step >= calm.steps - 5, within_seconds=60)
         job = calm.job()
     outcome.wrong += calm.wrong
@@ -166,23 +177,29 @@ def attack(attacked: Target, first_seed: int, messages: int, told: Callable[[int
     return outcome
 
 
-def _bombard(attacked: Target, first_seed: int, messages: int, outcome: Outcome, told: Callable[[int], None]) -> None:
-    seed = first_seed
-    while outcome.messages < messages:
+def _bombard(
+    attacked: Target,
+    calm: Calm,
+    first_seed: int,
+    messages: int,
+    outcome: Outcome,
+    told: Callable[[int], None] = lambda _: None,
+) -> None:
+    seed, before = first_seed, attacked.messages_read() - calm.messages
+    while outcome.read < messages:
         # A new connection now and then: the server may have closed the one in hand.
         with attacked.channel() as channel:
-            for _ in range(50):
+            for _ in range(min(messages, 50)):
                 call = drawn(seed)
                 outcome.codes[_sent(channel, call, outcome)] += len(call.payloads)
                 outcome.kinds[call.kind] += len(call.payloads)
                 outcome.calls += 1
-                outcome.messages += len(call.payloads)
+                outcome.sent += len(call.payloads)
                 seed += 1
-                if outcome.messages >= messages:
-                    break
         _raw(attacked.port, random.Random(seed), outcome)
         outcome.memory_peak_bytes = max(outcome.memory_peak_bytes, attacked.memory_bytes())
-        told(outcome.messages)
+        outcome.read = attacked.messages_read() - calm.messages - before
+        told(outcome.read)
 
 
 def _sent(channel: grpc.Channel, call: Call, outcome: Outcome) -> str:

@@ -1,17 +1,20 @@
 """`python -m tests.controller.fuzz.target FOLDER`: a controller's server as a process to attack, with guard and TLS.
 
 The API server's answers are this module's own: `calm` is the token of the well-behaved job's pod, `pod-N` those of the
-attackers' pods, `reader` a person who may read in the attackers' namespace. Writes FOLDER/ca.crt and prints its port.
+attackers' pods, `reader` a person who may read in the attackers' namespace. Writes FOLDER/ca.crt, prints its port, and
+keeps in FOLDER/read how many messages it has read: what follows the message that ended a stream is never looked at.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import mmap
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import structlog
 
 from tests.controller.fuzz.mutations import JOBS, NAMESPACE
@@ -34,6 +37,26 @@ CALM = JobKey(NAMESPACE, "calm")
 class Reader(FakeCluster):
     async def allows(self, caller: Caller, verb: str, namespace: str, name: str) -> bool:
         return caller.name == "reader" and namespace == NAMESPACE
+
+
+class Counting(grpc.aio.ServerInterceptor):
+    """Counts every message that is about to be parsed. The innermost: what the guard stops, it does not see."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file.open("r+b")
+        self._file.truncate(8)
+        self._read = mmap.mmap(self._file.fileno(), 8)
+
+    async def intercept_service(self, continuation, details):
+        handler = await continuation(details)
+        return handler and handler._replace(request_deserializer=self._counted(handler.request_deserializer))
+
+    def _counted(self, parse):
+        def counting(data: bytes):
+            self._read[:] = (int.from_bytes(self._read[:], "little") + 1).to_bytes(8, "little")
+            return parse(data) if parse is not None else data
+
+        return counting
 
 
 def answers() -> FakeCluster:
@@ -61,7 +84,9 @@ async def run(folder: Path) -> None:
     await certificate.refresh()
     refusals, cluster = Refusals(), answers()
     guard = Guard(Access(cluster), refusals)
-    security = Security(certificate.credentials(), (guard,), refusals, certificate, cluster, NAMESPACE)  # type: ignore[arg-type]
+    (folder / "read").touch()
+    doors = (guard, Counting(folder / "read"))
+    security = Security(certificate.credentials(), doors, refusals, certificate, cluster, NAMESPACE)  # type: ignore[arg-type]
     store = JobStore()
     for key in (CALM, *(JobKey(NAMESPACE, f"job-{number}") for number in range(JOBS))):
         store.put(JobRecord(key, state=State.RUNNING, attempt=1))
