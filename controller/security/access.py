@@ -28,7 +28,7 @@ UNKNOWN_SECONDS = 10.0
 
 _MOST_KEPT = 8192
 _LONGEST_TOKEN = 32_768
-_UNREVIEWED_BURST, _UNREVIEWED_PER_SECOND = 256, 20.0
+_UNREVIEWED_BURST, _UNREVIEWED_PER_SECOND = 1024, 50.0
 
 _LOG_IN = "show `authorization: Bearer TOKEN`; `kubectl create token` makes one, `thinwire status` does it by itself"
 _POD_TOKEN = f"a pod of the job has it in a projected volume of audience {TELEMETRY_AUDIENCE}"
