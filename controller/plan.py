@@ -62,6 +62,7 @@ class Attempt:
     """One gang of ranks as the launcher finds it. `exit_code` is None while any of it lives.
 
     `message` says why it ended, or what it is at while it starts. `held`: a queue has not admitted it, or not any more.
+    `failing`: it has failed, but parts of it live yet.
     """
 
     number: int
@@ -70,6 +71,7 @@ class Attempt:
     message: str = ""
     stop: StopReason | None = None
     held: bool = False
+    failing: bool = False
 
     @property
     def failed(self) -> bool:
@@ -148,6 +150,8 @@ def _beside(running: list[Attempt], telemetry: Telemetry, restarts: int, late: f
     newest = max(running, key=lambda one: one.number)
     older = [one for one in running if one is not newest]
     heard = telemetry.attempt == newest.number
+    if newest.failing:
+        return Plan(_stop(older, StopReason.SUPERSEDED), State.RESTARTING, newest.message, restarts, late)
     if newest.held:
         return _held(newest, older, restarts, late, has_run=heard)
     if heard and telemetry.steps_reported:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from thinwire.controller.kubernetes.diagnosis import ended_by, waits_for
-from thinwire.controller.kubernetes.resources import ATTEMPT_LABEL, Raw, condition_of, label_of
+from thinwire.controller.kubernetes.resources import ATTEMPT_LABEL, Raw, condition_of, label_of, name_of
 from thinwire.controller.kubernetes.times import seconds_of
 from thinwire.controller.plan import Attempt, StopReason
 
@@ -21,8 +21,11 @@ def attempt_of(job: Raw, pods: Sequence[Raw]) -> Attempt:
     if (failed := condition_of(job, "Failed")) is not None:
         cause = ended_by(job, pods)
         return Attempt(number, cause.exit_code, seconds_of(failed.get("lastTransitionTime")), cause.message, stop)
+    if condition_of(job, "FailureTarget") is not None:
+        return Attempt(number, message=_ending(job, pods), stop=stop, failing=stop is None)
     held = bool(job["spec"].get("suspend")) and stop is None
-    return Attempt(number, message=_under_way(job, pods), stop=stop, held=held)
+    waiting = waits_for(job, pods)
+    return Attempt(number, message=waiting.message if waiting is not None else "", stop=stop, held=held)
 
 
 def _stop_of(job: Raw) -> StopReason | None:
@@ -32,8 +35,9 @@ def _stop_of(job: Raw) -> StopReason | None:
     return StopReason(reason) if reason in tuple(StopReason) else StopReason.SUPERSEDED
 
 
-def _under_way(job: Raw, pods: Sequence[Raw]) -> str:
-    if condition_of(job, "FailureTarget") is not None:
-        return f"attempt fails, its pods are ending: {ended_by(job, pods).message}"
-    cause = waits_for(job, pods)
-    return cause.message if cause is not None else ""
+def _ending(job: Raw, pods: Sequence[Raw]) -> str:
+    """Why a gang has failed, and which pods keep the next attempt waiting: none begins while one may still write."""
+    alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")]
+    where = ", ".join(f"{name_of(pod)} on {pod.get('spec', {}).get('nodeName') or 'no node'}" for pod in alive[:3])
+    waiting = f"; still to end: {where} (if that node is gone for good, delete it or the pod by force)" if where else ""
+    return f"the attempt failed ({ended_by(job, pods).message}){waiting}"

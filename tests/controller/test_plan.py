@@ -65,6 +65,35 @@ TABLE = {
         Telemetry(1, 3),
         Plan((), State.STARTING, "ranks start and load the model", 1),
     ),
+    "ranks that have failed but not ended yet are restarted after that": (
+        JOB,
+        (replace(running(1), failing=True, message="pod a was taken away"),),
+        Telemetry(1, 3),
+        Plan((), State.RESTARTING, "pod a was taken away", 0),
+    ),
+    "a gang that no queue has admitted waits": (
+        JOB,
+        (replace(running(1), held=True, message="queue main has not admitted it"),),
+        Telemetry(),
+        Plan((), State.PENDING, "queue main has not admitted it", 0),
+    ),
+    "a gang that has run and lost its place queues again": (
+        JOB,
+        (replace(running(1), held=True),),
+        Telemetry(1, 3),
+        Plan(
+            (StopAttempt(1, StopReason.EVICTED),),
+            State.PENDING,
+            "attempt 1 was evicted by its queue; it queues again as the next one",
+            0,
+        ),
+    ),
+    "an eviction counts as no restart": (
+        JOB,
+        (failed(1, -15, "", stop=StopReason.EVICTED),),
+        Telemetry(1, 3),
+        Plan((StartAttempt(2),), State.STARTING, "attempt 2 starts", 0),
+    ),
     "ranks that end well end the job": (
         JOB,
         (Attempt(1, 0, NOW),),

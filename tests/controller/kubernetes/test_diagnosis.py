@@ -191,3 +191,11 @@ def test_an_attempt_is_read_from_its_job(
     raw["metadata"]["labels"] = {"thinwire.dev/attempt": "1"} | raw["metadata"].get("labels", {})
     attempt: Attempt = attempt_of(raw, pods)
     assert (attempt.number, attempt.exit_code, attempt.stop, attempt.held) == (1, code, stop, held)
+
+
+def test_a_gang_whose_pods_do_not_end_says_which_and_where():
+    lost = pod(0, "Running", conditions=[DISRUPTED])
+    lost["spec"] = {"nodeName": "node-7"}
+    attempt = attempt_of(job("FailureTarget"), [lost, ended(1, 1)])
+    assert (attempt.exit_code, attempt.failing) == (None, True)
+    assert "still to end: emoji-1-0 on node-7 (if that node is gone for good" in attempt.message
