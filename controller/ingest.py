@@ -27,11 +27,15 @@ from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import (
 )
 
 _LONGEST_TEXT = 2000
-_MOST_LINK_CLASSES = 64
+_LONGEST_NAME = 256
+"""Names are kept in every sample of a job's history, so that what one report may hold counts thousandfold."""
+_MOST_LINK_CLASSES = 16
+_MOST_WINDOWS = 64
 _MOST_RUNGS = 256
 _MOST_STEPS = 1_000_000_000
 _MOST_MILLIBITS = 1_000_000
 _HIGHEST_EPOCH = 2**40
+_MOST_RETUNES_TOLD = 2 * RETUNES
 _LONGEST_SEQUENCE_LEAP = 2**20
 _HIGHEST_FIRST_SEQUENCE = 2**40
 _EPOCHS_UNHEARD_OF = 2
@@ -234,18 +238,29 @@ def _refusal_of_hello(hello: Hello) -> str | None:
         return "a rate that cannot be"
     if len({rate.link_class for rate in hello.rates}) < len(hello.rates):
         return "a link class with two rates"
-    if max((len(rate.link_class) for rate in hello.rates), default=0) > _LONGEST_TEXT:
-        return "a link class with a name that is too long"
+    names = (*(rate.link_class for rate in hello.rates), *(rung.name for rung in hello.ladder), hello.version)
+    if max(len(name) for name in names) > _LONGEST_NAME:
+        return "a name that is too long"
+    if len(hello.retunes) > _MOST_RETUNES_TOLD:
+        return "more retunes than a rank tells of"
+    if (
+        max((len(text) for one in hello.retunes for text in (one.prompt_name, one.link_class)), default=0)
+        > _LONGEST_NAME
+    ):
+        return "a retune with a name that is too long"
+    if max((len(one.reason) for one in hello.retunes), default=0) > _LONGEST_TEXT:
+        return "a retune with a reason that is too long"
     if hello.epoch > _HIGHEST_EPOCH:
         return "an epoch that no run reaches"
     return refusal_of_ladder(ladder) if policy_sent.adaptive else None
 
 
 def _refusal_of_report(report: StepReport) -> str | None:
-    if max(len(report.windows), len(report.rates)) > _MOST_LINK_CLASSES:
+    if len(report.rates) > _MOST_LINK_CLASSES or len(report.windows) > _MOST_WINDOWS:
         return "too many link classes"
     texts = (report.prompt_name, *(text for window in report.windows for text in (window.link_class, window.operation)))
-    if max(len(text) for text in texts) > _LONGEST_TEXT:
+    names = (*texts, *(rate.link_class for rate in report.rates))
+    if max(len(name) for name in names) > _LONGEST_NAME:
         return "text too long"
     if min(report.bytes_sent, report.bytes_uncompressed, report.base_memory_bytes) < 0:
         return "step negative"
@@ -366,10 +381,6 @@ def _retunes_between(heard: Heard, report: StepReport, tuner: Tuner) -> list[Ret
 
 def _merged(known: tuple[Retune, ...], told: Iterable[Retune]) -> tuple[Retune, ...]:
     """All retunes once; what was known first stays. Epochs begin anew with every attempt, job steps do not."""
-    new = [retune for retune in told if not any(_same(retune, other) for other in known)]
+    places = {(one.epoch, one.link_class, one.job_step + near) for one in known for near in (-1, 0, 1)}
+    new = [one for one in told if (one.epoch, one.link_class, one.job_step) not in places]
     return (*known, *new)[-RETUNES:]
-
-
-def _same(one: Retune, other: Retune) -> bool:
-    near = abs(one.job_step - other.job_step) <= 1
-    return near and one.epoch == other.epoch and one.link_class == other.link_class

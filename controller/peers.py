@@ -1,10 +1,11 @@
-"""The outermost door: how many calls one peer may hold open, whoever it says it is, and bytes that are no message."""
+"""The outermost door: how many calls one peer may hold open, whoever it says it is, and messages that are none."""
 
 from __future__ import annotations
 
 import inspect
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
@@ -14,23 +15,39 @@ from thinwire.controller.security.refusals import Refusals
 
 MOST_CALLS_OF_A_PEER = 2048
 MOST_CALLS = 8192
+LARGEST_MESSAGE_BYTES = 2 * 1024 * 1024
 
 Handler = Any
 Context = Any
 
 
-_UNREADABLE = object()
-"""Stands for bytes that are no message: what gRPC itself says of them is a traceback."""
+class UnfitMessageError(Exception):
+    """A message that no service is to see: too large, or bytes that are none."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
 
 
-def _or_unreadable(read: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def reading(data: bytes) -> Any:
-        try:
-            return read(data)
-        except DecodeError:
-            return _UNREADABLE
+def _fit(data: bytes, read: Callable[[bytes], Any] | None) -> Any:
+    """The parsed message; raises UnfitMessageError."""
+    if len(data) > LARGEST_MESSAGE_BYTES:
+        said = f"expected a message of at most {LARGEST_MESSAGE_BYTES} bytes, got {len(data)}; say less at once"
+        raise UnfitMessageError(grpc.StatusCode.RESOURCE_EXHAUSTED, "message too large", said)
+    try:
+        return read(data) if read is not None else data
+    except DecodeError:
+        said = "expected a message of this method, got bytes that are none; use the protocol's own code"
+        raise UnfitMessageError(grpc.StatusCode.INVALID_ARGUMENT, "message cannot be read", said) from None
 
-    return reading
+
+def _fit_or_why(data: bytes, read: Callable[[bytes], Any] | None) -> Any:
+    """The parsed message, or why it is none: what gRPC makes of an error here is a traceback."""
+    try:
+        return _fit(data, read)
+    except UnfitMessageError as error:
+        return error
 
 
 def host_of(peer: str) -> str:
@@ -60,10 +77,9 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         handler = await continuation(details)
         if handler is None:
             return None
-        read = handler.request_deserializer
-        if read is not None and not handler.request_streaming:
-            read = _or_unreadable(read)
-        serializers = (read, handler.response_serializer)
+        # The messages of a stream are parsed while it runs, under the handler; those of other calls before it.
+        fit = _fit if handler.request_streaming else _fit_or_why
+        serializers = (partial(fit, read=handler.request_deserializer), handler.response_serializer)
         if not handler.response_streaming:
             whole = handler.stream_unary if handler.request_streaming else handler.unary_unary
             make = (
@@ -82,9 +98,11 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def call(request: Any, context: Context) -> Any:
             peer = await self._enter(context)
             try:
-                if request is _UNREADABLE:
-                    await self._refuse_unreadable(peer, context)
+                if isinstance(request, UnfitMessageError):
+                    raise request
                 return await behaviour(request, context)
+            except UnfitMessageError as error:
+                await self._refuse(error, peer, context)
             finally:
                 self._leave(peer)
 
@@ -94,8 +112,8 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
         async def call(request: Any, context: Context) -> AsyncIterator[Any]:
             peer = await self._enter(context)
             try:
-                if request is _UNREADABLE:
-                    await self._refuse_unreadable(peer, context)
+                if isinstance(request, UnfitMessageError):
+                    raise request
                 answers = behaviour(request, context)
                 if inspect.isawaitable(answers):
                     # The health service writes by its context instead of yielding.
@@ -103,18 +121,16 @@ class OpenCalls(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generi
                     return
                 async for response in answers:
                     yield response
-            except DecodeError:
-                # The messages of a stream are parsed while it runs.
-                await self._refuse_unreadable(peer, context)
+            except UnfitMessageError as error:
+                await self._refuse(error, peer, context)
             finally:
                 self._leave(peer)
 
         return call
 
-    async def _refuse_unreadable(self, peer: str, context: Context) -> None:
-        self._refusals.add("message cannot be read", peer=peer)
-        said = "expected a message of this method, got bytes that are none; use the protocol's own code"
-        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, said)
+    async def _refuse(self, error: UnfitMessageError, peer: str, context: Context) -> None:
+        self._refusals.add(error.reason, peer=peer)
+        await context.abort(error.code, str(error))
 
     async def _enter(self, context: Context) -> str:
         peer = host_of(context.peer())

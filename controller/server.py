@@ -14,7 +14,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
 
 from thinwire.controller.job_store import JobStore
-from thinwire.controller.peers import MOST_CALLS, MOST_CALLS_OF_A_PEER, OpenCalls
+from thinwire.controller.peers import LARGEST_MESSAGE_BYTES, MOST_CALLS, MOST_CALLS_OF_A_PEER, OpenCalls
 from thinwire.controller.security.refusals import Refusals
 from thinwire.controller.status_service import StatusService
 from thinwire.controller.telemetry_service import TelemetryService
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     # A local run starts without the Kubernetes client.
     from thinwire.controller.security.open import Security
 
-LARGEST_MESSAGE_BYTES = 4 * 1024 * 1024
 _MOST_STREAMS = 4096
 _LONGEST_HEADERS_BYTES = 64 * 1024
 
 _OPTIONS = [
     # A port that somebody else listens on must be an error, not a port shared with a stranger.
     ("grpc.so_reuseport", 0),
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE_BYTES),
+    # What is over the limit is refused by OpenCalls and counted; what is twice over, by gRPC before it is held.
+    ("grpc.max_receive_message_length", 2 * LARGEST_MESSAGE_BYTES),
     ("grpc.max_concurrent_streams", _MOST_STREAMS),
     # Room for a token of a few kilobytes, which some identity providers give out.
     ("grpc.max_metadata_size", _LONGEST_HEADERS_BYTES),

@@ -35,6 +35,8 @@ from thinwire.runtime.facts import Directive
 
 _log = structlog.get_logger(__name__)
 
+RETUNES_TOLD = 512
+"""Retunes that a Hello repeats, the newest."""
 QUEUE_LIMIT = 512
 """Step reports kept while nobody listens: some minutes of a run."""
 
@@ -136,6 +138,8 @@ class TelemetryClient:
             del hello.rates[:]
             hello.rates.extend(pb.LinkClassRate(link_class=name, millibits=rate) for name, rate in rates.items())
             hello.retunes.extend(retunes)
+            # A job of weeks must be able to say Hello: the controller shows no more than these.
+            del hello.retunes[:-RETUNES_TOLD]
             self._queue.append(pb.ReportRequest(step=report))
             self._queued_steps += 1
             if self._queued_steps > self._limit:

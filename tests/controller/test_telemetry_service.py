@@ -281,3 +281,46 @@ def test_a_message_beyond_the_size_limit_is_refused(controller: Served):
     with pytest.raises(grpc.RpcError) as refused:
         next(rank.answers)
     assert refused.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def greeting_with(**lists: list[object]) -> pb.ReportRequest:
+    greeting = hello(1)
+    for name, entries in lists.items():
+        field = getattr(greeting.hello, name)
+        del field[:]
+        field.extend(entries)
+    return greeting
+
+
+@pytest.mark.parametrize(
+    ("greeting", "words"),
+    [
+        (greeting_with(retunes=[pb.Retune()] * 100_000), "more retunes than a rank tells of"),
+        (greeting_with(retunes=[pb.Retune(prompt_name="x" * 300)]), "a retune with a name that is too long"),
+        (greeting_with(retunes=[pb.Retune(reason="x" * 3000)]), "a retune with a reason that is too long"),
+        (greeting_with(rates=[pb.LinkClassRate(link_class=f"{n}", millibits=1) for n in range(17)]), "more rungs or"),
+        (greeting_with(ladder=[pb.LadderRung(name="x" * 300, millibits=1)]), "a name that is too long"),
+        (hello(1, version="x" * 300), "a name that is too long"),
+    ],
+)
+def test_a_hello_that_would_fill_the_memory_is_refused(controller: Served, greeting: pb.ReportRequest, words: str):
+    rank = Rank0(controller)
+    rank.say(greeting)
+    with pytest.raises(grpc.RpcError, match=words):
+        next(rank.answers)
+
+
+def test_names_that_would_fill_a_history_are_refused_and_counted(controller: Served):
+    rank = Rank0(controller)
+    rank.say(hello(1))
+    for number, change in enumerate(("prompt", "link", "windows")):
+        report = step(number + 2, number, bytes_per_second=1e9)
+        if change == "prompt":
+            report.step.prompt_name = "x" * 300
+        elif change == "link":
+            report.step.rates[0].link_class = "x" * 300
+        else:
+            report.step.windows.extend([report.step.windows[0]] * 64)
+        rank.say(report)
+    rank.hang_up()
+    assert dict(controller.record().refused) == {"text too long": 2, "too many link classes": 1}

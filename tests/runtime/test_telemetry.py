@@ -19,7 +19,7 @@ from tests.runtime.facts_of_a_run import run_facts, run_spec
 from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2 as pb
 from thinwire.proto.thinwire.v1alpha1 import telemetry_pb2_grpc as pb_grpc
 from thinwire.runtime import messages
-from thinwire.runtime.telemetry import TelemetryClient
+from thinwire.runtime.telemetry import RETUNES_TOLD, TelemetryClient
 
 HELLO = messages.hello(run_spec(Path("/out"), Path("/model")), run_facts(), prompts_finished=1)
 DONE = pb.RunFinished(succeeded=True)
@@ -282,3 +282,16 @@ def test_nobody_at_the_address_does_not_keep_a_run_from_ending() -> None:
     began = time.monotonic()
     assert not client.close(DONE, timeout_seconds=0.3)
     assert time.monotonic() - began < 2
+
+
+def test_a_hello_repeats_the_newest_retunes_and_stays_small(served: Served) -> None:
+    served.controller.aborts_left = 10**9
+    client = TelemetryClient(served.address, HELLO)
+    for number in range(2000):
+        retune = pb.Retune(job_step=number, epoch=number + 1, link_class="intra-node", to_millibits=8000)
+        client.step(report(number), (retune,))
+    served.controller.aborts_left = 0
+    eventually(lambda: bool(served.controller.of("hello")))
+    said = served.controller.of("hello")[-1].retunes
+    assert [said[0].job_step, said[-1].job_step] == [2000 - RETUNES_TOLD, 1999]
+    client.close(DONE)

@@ -46,6 +46,7 @@ class Kind(StrEnum):
     FIELDS = "fields changed"
     REPLAYED = "replayed"
     ANOTHER = "for another job"
+    MANY = "thousands of parts"
     HUGE = "over the size limit"
     TOKEN = "token changed"
     METHOD = "strange method"
@@ -61,6 +62,7 @@ _WEIGHTS = {
     Kind.FIELDS: 28,
     Kind.REPLAYED: 6,
     Kind.ANOTHER: 6,
+    Kind.MANY: 1,
     Kind.HUGE: 0.3,
     Kind.TOKEN: 6,
     Kind.METHOD: 4,
@@ -141,6 +143,8 @@ def _mutated(chance: random.Random, kind: Kind, message: Message) -> bytes:
         for _ in range(chance.randrange(1, 4)):
             _change(chance, changed)
         return changed.SerializeToString()
+    if kind is Kind.MANY:
+        return _crowded(chance, message)
     data = bytearray(message.SerializeToString())
     mutate: dict[Kind, Callable[[], bytes]] = {
         Kind.NOISE: lambda: chance.randbytes(chance.randrange(400)),
@@ -164,6 +168,21 @@ def _spliced(chance: random.Random, data: bytearray) -> bytes:
         return b""
     one, two = sorted(chance.randrange(len(data) + 1) for _ in range(2))
     return bytes(data[:two] + data[one:two] * chance.randrange(1, 30) + data[two:])
+
+
+def _crowded(chance: random.Random, message: Message) -> bytes:
+    """A list with more entries than any honest one, empty or all alike."""
+    changed = type(message)()
+    changed.CopyFrom(message)
+    body = changed.WhichOneof("body") if "body" in changed.DESCRIPTOR.oneofs_by_name else None
+    inner = getattr(changed, body) if body else changed
+    lists = [field for field in inner.DESCRIPTOR.fields if field.is_repeated]
+    if lists:
+        entries = getattr(inner, chance.choice(lists).name)
+        entry = entries[0].SerializeToString() if len(entries) and chance.random() < 0.5 else b""
+        for _ in range(chance.choice((17, 600, 5000))):
+            entries.add().MergeFromString(entry)
+    return changed.SerializeToString()
 
 
 def _change(chance: random.Random, message: Message) -> None:

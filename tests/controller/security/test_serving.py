@@ -192,3 +192,30 @@ def test_a_method_that_has_no_rule_is_refused(tmp_path: Path, monkeypatch: pytes
             assert refused.value.code() == grpc.StatusCode.PERMISSION_DENIED
         assert controller.security is not None
         assert controller.security.refusals.counts() == {"method without a rule": 2}
+
+
+@pytest.mark.parametrize(
+    ("size", "reason", "code"),
+    [
+        (3 << 20, "message too large", grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (100, "message cannot be read", grpc.StatusCode.INVALID_ARGUMENT),
+    ],
+)
+def test_messages_that_no_service_is_to_see_are_refused_in_words_and_counted(
+    tmp_path: Path, size: int, reason: str, code: grpc.StatusCode
+):
+    write_folder(tmp_path)
+    with served(JobRecord(KEY), opening=opening(FolderSource(tmp_path), a_cluster())) as controller:
+        shown = (("authorization", "Bearer pod"),)
+        stream = controller.channel.stream_stream("/thinwire.v1alpha1.TelemetryService/Report")
+        single = controller.channel.unary_unary("/thinwire.v1alpha1.StatusService/GetJob")
+        for call in (
+            lambda: list(stream(iter([b"\xff" * size]), metadata=shown)),
+            lambda: single(b"\xff" * size, metadata=shown),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                call()
+            assert refused.value.code() == code
+            assert "expected a message of" in refused.value.details()
+        assert controller.security is not None
+        assert controller.security.refusals.counts() == {reason: 2}
