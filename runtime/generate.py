@@ -70,7 +70,7 @@ class Session:
     @classmethod
     def _open_in(cls, world: World, spec: RunSpec, hooks: StepHooks) -> "Session":
         generation = spec.generation
-        model = load_model(spec.model, world.device, log_progress if world.rank == 0 else _silent)
+        model = load_model(spec.model, world.device, log_progress if world.rank == 0 else _silent, parallel=True)
         refuse_impossible_size(model, generation.height, generation.width)
         shape = model.attention_shape(generation)
         refuse_what_upstream_gets_wrong(shape, model.family, world.degrees)
@@ -97,7 +97,7 @@ class Session:
             calibration=calibration,
         )
         exchange = open_exchange(setting, spec.compression)
-        unshare_noise = share_noise(model.pipeline.scheduler, world)
+        unshare_noise = share_noise(model.pipeline.scheduler, world, model.family)
         log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))
         return cls(world, model, pipeline, generation, traffic, exchange, unshare_noise, pacer.emulates)
 

@@ -60,8 +60,12 @@ class LoadedModel:
         return self.family.attention_shape(self.pipeline, generation, self.max_sequence_length)
 
 
-def load_model(model: Model, device: torch.device, progress: Progress = log_progress) -> LoadedModel:
+def load_model(
+    model: Model, device: torch.device, progress: Progress = log_progress, *, parallel: bool = False
+) -> LoadedModel:
     """Load every component of the folder and put the pipeline on its device.
+
+    parallel: whether the transformer is to be xfuser's, for a family of which xfuser has no more than that.
 
     Raises:
         BadInputError: folder or index missing, a component unreadable, or a pipeline class that is not supported.
@@ -77,6 +81,8 @@ def load_model(model: Model, device: torch.device, progress: Progress = log_prog
     dtype = _DTYPES[model.dtype]
     _quieten_libraries()
     components = _components(index)
+    if parallel and family.transformer_class is not None:
+        components["transformer"] = family.transformer_class
     loaded: dict[str, Any] = {}
     for number, (name, source) in enumerate(components.items(), start=1):
         progress(name, number, len(components))
@@ -117,6 +123,11 @@ def parallelise(model: LoadedModel, path: str, world: World, steps: int) -> Any:
     ).create_config()
     # PipeFusion receives in this type; its default, float16, would be wrong for other models.
     engine.runtime_config.dtype = model.dtype
+    if model.family.transformer_class is not None:
+        from xfuser.core.distributed import initialize_runtime_state
+
+        initialize_runtime_state(pipeline=model.pipeline, engine_config=engine)
+        return model.pipeline
     return getattr(xfuser, model.family.wrapper_class)(model.pipeline, engine)
 
 
@@ -158,7 +169,12 @@ def refuse_what_upstream_gets_wrong(shape: AttentionShape, family: Family, degre
             f"parallelism.ulysses: expected a divisor of the model's {shape.heads} attention heads, "
             f"got {degrees.ulysses}: choose another degree"
         )
-    if shape.image_rows % degrees.sequence:
+    if not family.shares_rows and shape.image_tokens % degrees.sequence:
+        raise BadInputError(
+            f"parallelism: expected ulysses x ring = {degrees.sequence} to divide the {shape.image_tokens} tokens, "
+            "which it does not: choose another size, another number of frames or other degrees"
+        )
+    if family.shares_rows and shape.image_rows % degrees.sequence:
         raise BadInputError(
             f"generation.height: expected a number of token rows divisible by ulysses x ring = {degrees.sequence}, "
             f"got {shape.image_rows} rows: choose another height or other degrees"

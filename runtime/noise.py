@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from thinwire.runtime.families.family import Family
 from thinwire.runtime.parallel import World
 
 _DRAW = "randn_tensor"
@@ -18,7 +19,7 @@ _ROWS = -2
 """Latents are [..., rows, columns], whatever stands before."""
 
 
-def share_noise(scheduler: Any, world: World) -> Callable[[], None]:
+def share_noise(scheduler: Any, world: World, family: Family) -> Callable[[], None]:
     """Have `scheduler` (of diffusers, or xfuser's wrapper of it) draw as one process; return what undoes that.
 
     Nothing is changed for a scheduler that never draws, or where ranks do not share rows.
@@ -26,7 +27,7 @@ def share_noise(scheduler: Any, world: World) -> Callable[[], None]:
     origin = getattr(scheduler, "module", scheduler)
     module = sys.modules[type(origin).__module__]
     draw = getattr(module, _DRAW, None)
-    if draw is None or world.degrees.sequence == 1:
+    if draw is None or world.degrees.sequence == 1 or not family.shares_rows:
         return _nothing
     parts, index = world.degrees.sequence, world.rank % world.degrees.sequence
 

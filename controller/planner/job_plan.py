@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
 from thinwire.controller.manifest.preflight import preflight
+from thinwire.controller.manifest.preflight.geometry import tokens_of
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read_model
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.planner import rungs
@@ -90,13 +91,14 @@ def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
     return Attention(
         layers=facts.layers,
         batch=2 if facts.family.guides_by_batch else 1,
-        image_tokens=facts.token_frames(generation.num_frames or 1) * rows * columns,
+        image_tokens=tokens_of(job, facts),
         text_tokens=facts.text_tokens,
         heads=facts.heads,
         head_dim=facts.head_dim,
         combines_inputs=facts.family.combines_inputs,
         latent_channels=facts.latent_channels * facts.latent_frames(generation.num_frames or 1),
         latents=rows * columns * facts.token_latents,
+        forwards=2 if facts.family.guides_by_forwards and generation.guidance_scale_milli > 1000 else 1,
     )
 
 

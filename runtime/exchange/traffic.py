@@ -27,6 +27,8 @@ class Flow:
     channels: int
     peers: int
     times: int
+    branches: int = 1
+    """Forwards of a step, each with bases of its own."""
 
     @property
     def values(self) -> int:
@@ -35,10 +37,10 @@ class Flow:
 
     @property
     def streams(self) -> int:
-        """Bases that this rank keeps for it each time: as a sender, and for every peer as a receiver."""
+        """Bases that this rank keeps for it in a layer: as a sender, and for every peer as a receiver."""
         if self.exchange is Exchange.GUIDANCE:
             return self.peers + 2  # a rank reads its own frame too
-        return self.peers + (1 if self.exchange is Exchange.RING else self.peers)
+        return self.branches * (self.peers + (1 if self.exchange is Exchange.RING else self.peers))
 
     def sent_bytes(self, rung: Rung, dtype: torch.dtype) -> int:
         """Return what leaves this rank in a step when `rung` is commanded, headers and scales included."""
@@ -118,20 +120,21 @@ def plan_traffic(
     key_rows = batch * (local_image + local_text)
     query_rows = key_rows if sharded_text else batch * (local_image + shape.text_tokens)
     channels = shape.heads // degrees.ulysses * shape.head_dim
+    repeated = (shape.layers * shape.forwards, shape.forwards)
     if degrees.ulysses > 1:
         link, peers = links.get(Operation.ULYSSES, LinkClass.INTRA_NODE), degrees.ulysses - 1
         inputs = ((Role.QUERY, query_rows), (Role.KEY, key_rows), (Role.VALUE, key_rows))
         flows.extend(
-            Flow(Exchange.ULYSSES_INPUT, role, link, rows, channels, peers, shape.layers) for role, rows in inputs
+            Flow(Exchange.ULYSSES_INPUT, role, link, rows, channels, peers, *repeated) for role, rows in inputs
         )
-        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, link, query_rows, channels, peers, shape.layers))
+        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, link, query_rows, channels, peers, *repeated))
         count = 2 if combines_inputs and sharded_text else 4
-        operations[Operation.ULYSSES] = (link, count * shape.layers)
+        operations[Operation.ULYSSES] = (link, count * repeated[0])
     if degrees.ring > 1:
         link, rows = links.get(Operation.RING, LinkClass.INTRA_NODE), key_rows * degrees.ulysses
         roles = (Role.KEY, Role.VALUE)
-        flows.extend(Flow(Exchange.RING, role, link, rows, channels, degrees.ring - 1, shape.layers) for role in roles)
-        operations[Operation.RING] = (link, shape.layers)
+        flows.extend(Flow(Exchange.RING, role, link, rows, channels, degrees.ring - 1, *repeated) for role in roles)
+        operations[Operation.RING] = (link, repeated[0])
     if degrees.cfg > 1:
         link = links.get(Operation.GUIDANCE, LinkClass.INTRA_NODE)
         latents = shape.latent_channels, shape.latents // degrees.sequence

@@ -1,7 +1,7 @@
 """The pipeline classes that can be run, one small module each that says only what differs between them."""
 
 from thinwire.runtime.errors import BadInputError
-from thinwire.runtime.families import cogvideox, flux, hunyuan_dit, pixart, stable_diffusion_3
+from thinwire.runtime.families import cogvideox, flux, hunyuan_dit, pixart, stable_diffusion_3, wan
 from thinwire.runtime.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -11,6 +11,7 @@ FAMILIES: tuple[Family, ...] = (
     pixart.SIGMA,
     hunyuan_dit.FAMILY,
     cogvideox.FAMILY,
+    wan.FAMILY,
 )
 
 

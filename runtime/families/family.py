@@ -46,6 +46,8 @@ class AttentionShape:
     """Latents of one channel (and frame) in an image token."""
     frames: int = 1
     """Frames of tokens, of a video."""
+    forwards: int = 1
+    """How often the transformer runs in a step."""
 
     @property
     def latents(self) -> int:
@@ -66,8 +68,10 @@ class Family:
     """
 
     pipeline_class: ClassVar[str]
-    wrapper_class: ClassVar[str]
-    """xfuser's class for it."""
+    wrapper_class: ClassVar[str] = ""
+    """xfuser's class for it, or: """
+    transformer_class: ClassVar[tuple[str, str] | None] = None
+    """xfuser's module and class for its transformer alone; the pipeline is diffusers' own, with whole latents."""
     default_max_sequence_length: ClassVar[int]
     combines_inputs: ClassVar[bool] = False
     """Whether query, key and value share one Ulysses collective."""
@@ -75,6 +79,10 @@ class Family:
     """Whether a text length that the sequence degree does not divide is silently wrong upstream."""
     guides_by_batch: ClassVar[bool] = True
     """Whether both guidance branches go through the transformer as one batch."""
+    guides_by_forwards: ClassVar[bool] = False
+    """Whether the transformer runs once for each guidance branch."""
+    shares_rows: ClassVar[bool] = True
+    """Whether ranks share a picture by rows of tokens; otherwise by tokens, in their order."""
     makes_video: ClassVar[bool] = False
 
     def encode(self, pipeline: Any, query: TextQuery, device: torch.device) -> Mapping[str, Any]:
@@ -120,6 +128,10 @@ class Family:
         """Return the pixels along one side of an image token: a latent's, times the transformer's patch."""
         return int(pipeline.vae_scale_factor * pipeline.transformer.config.patch_size)
 
+    def token_latents(self, pipeline: Any) -> int:
+        """Return the latents of one channel (and frame) in a token."""
+        return int(pipeline.transformer.config.patch_size) ** 2
+
     def token_frames(self, pipeline: Any, frames: int) -> int:
         """Return the frames of tokens that so many frames of a video become."""
         return 1
@@ -141,8 +153,9 @@ class Family:
             heads=config.num_attention_heads,
             head_dim=config.attention_head_dim,
             latent_channels=self.latent_channels(pipeline, frames),
-            token_latents=int(config.patch_size) ** 2,
+            token_latents=self.token_latents(pipeline),
             frames=self.token_frames(pipeline, frames),
+            forwards=2 if self.guides_by_forwards and generation.guidance_scale_milli > 1000 else 1,
         )
 
     def latent_channels(self, pipeline: Any, frames: int) -> int:

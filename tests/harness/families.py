@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
+    AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
@@ -18,8 +19,20 @@ from diffusers import (
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
+    UniPCMultistepScheduler,
+    WanPipeline,
+    WanTransformer3DModel,
 )
-from transformers import BertConfig, BertModel, BertTokenizerFast, PreTrainedTokenizerFast, T5Config, T5EncoderModel
+from transformers import (
+    BertConfig,
+    BertModel,
+    BertTokenizerFast,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
 
 from tests.harness.models import WIDTH, _autoencoder, _enliven, _words
 
@@ -134,6 +147,47 @@ def save_tiny_cogvideox(folder: Path, heads: int = 4, text_tokens: int = 8, *, r
     return save(pipeline, folder, text_tokens)
 
 
+def save_tiny_wan(folder: Path, heads: int = 4, text_tokens: int = 8) -> Path:
+    """Wan: 16 tokens a latent frame at 64 pixels, three latent frames of nine."""
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(
+        patch_size=(1, 2, 2),
+        num_attention_heads=heads,
+        attention_head_dim=12,
+        in_channels=16,
+        out_channels=16,
+        text_dim=WIDTH,
+        freq_dim=32,
+        ffn_dim=32,
+        num_layers=2,
+        cross_attn_norm=True,
+        qk_norm="rms_norm_across_heads",
+        rope_max_seq_len=32,
+    )
+    pipeline = WanPipeline(
+        transformer=_enliven(transformer),
+        scheduler=UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
+        ),
+        vae=AutoencoderKLWan(
+            base_dim=3, z_dim=16, dim_mult=[1, 1, 1, 1], num_res_blocks=1, temperal_downsample=[False, True, True]
+        ),
+        text_encoder=UMT5EncoderModel(
+            UMT5Config(
+                vocab_size=64,
+                d_model=WIDTH,
+                d_kv=8,
+                d_ff=64,
+                num_layers=1,
+                num_heads=4,
+                is_encoder_decoder=False,
+            )
+        ),
+        tokenizer=t5_tokenizer(text_tokens),
+    )
+    return save(pipeline, folder, text_tokens)
+
+
 def t5() -> T5EncoderModel:
     """Return a T5 of one layer."""
     return T5EncoderModel(
@@ -160,6 +214,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "PixArtSigmaPipeline": lambda folder: save_tiny_pixart(folder, PixArtSigmaPipeline),
     "HunyuanDiTPipeline": save_tiny_hunyuan_dit,
     "CogVideoXPipeline": save_tiny_cogvideox,
+    "WanPipeline": save_tiny_wan,
 }
 
 
@@ -168,4 +223,4 @@ def frames_of(pipeline: str) -> int:
     return 9 if pipeline in VIDEO else 0
 
 
-VIDEO = {"CogVideoXPipeline"}
+VIDEO = {"CogVideoXPipeline", "WanPipeline"}

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy
 import pytest
+import torch
 
 from tests.harness.families import SAVE, frames_of
 from tests.harness.models import save_tiny_flux, save_tiny_sd3
 from tests.harness.sessions import FIXED, FLUX, OFF, SD3, Job, assert_bases_agree, pictures_of, run_job
 from tests.runtime.test_planner import plan_of, sent_in
+from tests.runtime.test_refusals import refusals
 from thinwire.controller.manifest.preflight.families import family_named
 from thinwire.controller.manifest.preflight.strategies import Standing, Strategy, verdict
 from thinwire.controller.planner.rungs import OFF as OFF_RUNG
@@ -21,8 +23,8 @@ from thinwire.runtime.reference import Reference
 
 pytestmark = pytest.mark.distributed
 TOLERANCE = 1e-4
-INT8_TOLERANCE = 0.15
-"""What int8 explains on random weights over four steps; a wrong exchange differs by most of the range."""
+INT8_NOISE = 0.015
+"""Relative error of what the others see that int8 stays below on these models."""
 FOLDERS: dict[str, Callable[[Path], Path]] = {SD3: save_tiny_sd3, FLUX: save_tiny_flux, **SAVE}
 NEW = sorted(SAVE)
 
@@ -56,6 +58,24 @@ def difference(job: Job, picture: Pixels) -> float:
     return float(numpy.abs(picture - plain_picture(job.folder, job.pipeline)).max())
 
 
+@cache
+def explained_by_int8(folder: Path, pipeline: str) -> float:
+    """Return how far plain diffusers goes astray when every attention output is off by int8's error at random."""
+    spec = job_of(folder, pipeline).spec()
+    reference = Reference.open(spec)
+    draw = torch.Generator().manual_seed(0)
+
+    def disturb(_module: torch.nn.Module, _inputs: object, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return tuple(disturb(_module, _inputs, part) for part in output)
+        return output * (1 + INT8_NOISE * torch.randn(output.shape, generator=draw))
+
+    for module in reference.model.family.attention_modules(reference.model.pipeline.transformer):
+        module.register_forward_hook(disturb)
+    picture = reference.generate_pixels(spec.generation.prompts[0])
+    return float(numpy.abs(picture - plain_picture(folder, pipeline)).max())
+
+
 def test_every_family_has_a_tiny_model() -> None:
     assert sorted(FOLDERS) == sorted(family.pipeline_class for family in FAMILIES)
 
@@ -84,7 +104,8 @@ def test_int8_is_close_with_bases_alike_and_sends_what_was_planned(
     job = job_of(saved(pipeline), pipeline, ulysses=ulysses, ring=ring, millibits=8000)
     seen = run_job(job)
     (picture,) = pictures_of(seen)
-    assert difference(job, picture) <= INT8_TOLERANCE
+    assert max(step.max_relative_error for step in seen[0].steps) <= INT8_NOISE
+    assert difference(job, picture) <= 2 * explained_by_int8(job.folder, pipeline)
     assert_bases_agree(seen)
     plan = plan_of(job)
     assert plan.refusals == ()
@@ -106,7 +127,7 @@ def test_guidance_branches_on_ranks_of_their_own_are_exact_and_send_what_was_pla
     coded = job_of(saved(pipeline), pipeline, ring=2, cfg=2, millibits=8000)
     seen = run_job(coded)
     (picture,) = pictures_of(seen)
-    assert difference(coded, picture) <= INT8_TOLERANCE
+    assert difference(coded, picture) <= 2 * explained_by_int8(coded.folder, pipeline)
     assert_bases_agree(seen)
     (link,) = plan_of(coded).links
     (rung,) = [one for one in link.rungs if one.within_limits]
@@ -120,6 +141,19 @@ def test_a_coarse_rate_changes_the_picture_so_these_models_can_tell(
     job = job_of(saved(pipeline), pipeline, ulysses=2, ring=2, millibits=1000)
     (picture,) = pictures_of(run_job(job))
     assert difference(job, picture) > 10 * TOLERANCE
+
+
+def test_tokens_that_the_degrees_do_not_divide_are_refused_before_they_are_padded(
+    saved: Callable[[str], Path],
+) -> None:
+    """Upstream pads Wan's sequence with tokens that attention sees: the video would be silently wrong."""
+    job = job_of(saved("WanPipeline"), "WanPipeline", ring=1, ulysses=4, pixels=80)
+    assert [str(refusal) for refusal in plan_of(job).refusals] == [
+        "spec.parallelism: expected ulysses * ring to divide the 75 tokens of this size and number of frames, got 4; "
+        "set gpus 3, ulysses 1 and ring 3 and leave the other degrees at 1"
+    ]
+    (sentence,) = refusals(job)
+    assert "to divide the 75 tokens" in sentence
 
 
 def test_noise_that_a_scheduler_draws_is_that_of_one_process(saved: Callable[[str], Path]) -> None:

@@ -27,9 +27,11 @@ class Family:
     `latents_per_token` is the side of a token in latents beyond the transformer's own patch; `layer_counts` are the
     keys of the transformer's configuration whose numbers (or lengths) add up to its attention layers; `text` says what
     attention over the image sees of it; `text_must_divide` whether a text length that the ranks of a sequence do not
-    divide goes silently wrong upstream; `guides_by_batch` whether both guidance branches run as one batch;
-    `combines_inputs` whether query, key and value share a collective. `latent_frames_step` is 0 for pictures; a video
-    has 1 latent frame and a multiple of it. `missing_upstream` and `refused` say why a strategy is not to be had.
+    divide goes silently wrong upstream; `guides_by_batch` whether both guidance branches run as one batch,
+    `guides_by_forwards` whether the transformer runs once for each; `shares_rows` whether ranks share a picture by rows
+    of tokens, or else by tokens in their order; `combines_inputs` whether query, key and value share a collective.
+    `latent_frames_step` is 0 for pictures; a video has 1 latent frame and a multiple of it. `missing_upstream` and
+    `refused` say why a strategy is not to be had.
     """
 
     pipeline: str
@@ -40,6 +42,8 @@ class Family:
     text: TextTokens = TextTokens.NONE
     text_must_divide: bool = False
     guides_by_batch: bool = True
+    guides_by_forwards: bool = False
+    shares_rows: bool = True
     combines_inputs: bool = False
     latent_frames_step: int = 0
     missing_upstream: Mapping[Strategy, str] = field(default_factory=dict)
@@ -80,6 +84,18 @@ FAMILIES = (
         text=TextTokens.T5,
         latent_frames_step=2,
         missing_upstream={Strategy.PIPEFUSION: "its wrapper has no stages"},
+    ),
+    Family(
+        "WanPipeline",
+        default_max_sequence_length=512,
+        guides_by_batch=False,
+        guides_by_forwards=True,
+        shares_rows=False,
+        latent_frames_step=1,
+        missing_upstream={
+            Strategy.PIPEFUSION: "its transformer has no stages",
+            Strategy.CFG: "its pipeline runs one branch after the other, on the same ranks",
+        },
     ),
 )
 

@@ -42,9 +42,20 @@ def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
             f"choose degrees whose product divides it, or another max_sequence_length in {facts.folder}/thinwire.json"
         )
         refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), remedy))
+    tokens = tokens_of(job, facts)
+    if not facts.family.shares_rows and tokens % parallelism.sequence:
+        expected = f"ulysses * ring to divide the {tokens} tokens of this size and number of frames"
+        refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), _instead(job, facts)))
     refusals.extend(_sides(job, facts))
     refusals.extend(_frames(job, facts))
     return refusals
+
+
+def tokens_of(job: DiffusionJob, facts: ModelFacts) -> int:
+    """Return the image tokens of one picture or video."""
+    generation = job.generation
+    rows, columns = generation.height // facts.token_pixels, generation.width // facts.token_pixels
+    return facts.token_frames(generation.num_frames or 1) * rows * columns
 
 
 def _frames(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
@@ -67,7 +78,8 @@ def _frames(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
 
 def _sides(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
     """Refuse sides that are not whole tokens; rows of tokens are shared evenly by the ranks of a sequence."""
-    generation, shares = job.generation, job.parallelism.sequence
+    generation = job.generation
+    shares = job.parallelism.sequence if facts.family.shares_rows else 1
     refusals = []
     for name, pixels, parts in (("height", generation.height, shares), ("width", generation.width, 1)):
         step = facts.token_pixels * parts
@@ -105,7 +117,8 @@ def _nearest(job: DiffusionJob, facts: ModelFacts | None, gpus: int) -> tuple[in
             (ulysses, ring)
             for ulysses, ring in pairs
             if facts.heads % ulysses == 0
-            and (remainder or rows % gpus == 0)
+            and (remainder or rows % gpus == 0 or not facts.family.shares_rows)
+            and (facts.family.shares_rows or tokens_of(job, facts) % gpus == 0)
             and not (facts.family.text_must_divide and facts.text_tokens % gpus)
         ]
     return min(pairs, key=lambda pair: (abs(pair[0] - wanted.ulysses), abs(pair[1] - wanted.ring)), default=None)

@@ -166,7 +166,7 @@ class _Folder:
         heads = self.number(transformer, "transformer/config.json", "num_attention_heads")
         head_dim = self.number(transformer, "transformer/config.json", "attention_head_dim")
         layers = self.layers(family, transformer)
-        patch = self.number(transformer, "transformer/config.json", "patch_size", 1)
+        patch = self.patch(transformer)
         latent_channels = self.latent_channels(transformer)
         channels = vae.get("block_out_channels", (0, 0, 0, 0))
         length = self.sequence_length(family)
@@ -179,20 +179,24 @@ class _Folder:
         has_clip = family.text is TextTokens.CLIP_AND_T5
         clip_tokens = tokenizer.get("model_max_length", 77) if has_clip else 0
         limit = transformer.get("pos_embed_max_size")
-        frames = self.number(vae, "vae/config.json", "temporal_compression_ratio", 4) if family.makes_video else 1
+        frames = 1
+        if family.makes_video:
+            key = "scale_factor_temporal" if "scale_factor_temporal" in vae else "temporal_compression_ratio"
+            frames = self.number(vae, "vae/config.json", key, 4) or 1
+        latent_pixels = vae.get("scale_factor_spatial") or 2 ** (len(channels) - 1)
         return ModelFacts(
             folder=self.folder,
             family=family,
             layers=layers,
             heads=heads,
             head_dim=head_dim,
-            token_pixels=2 ** (len(channels) - 1) * patch * family.latents_per_token,
+            token_pixels=latent_pixels * patch * family.latents_per_token,
             max_tokens_side=limit if isinstance(limit, int) else None,
             text_tokens=0 if family.text is TextTokens.NONE else clip_tokens + length,
             prompt_tokens=length if has_t5 or not has_clip else clip_tokens,
             latent_channels=latent_channels,
             token_latents=patch * patch,
-            frames_per_latent=frames or 1,
+            frames_per_latent=frames,
             latent_frames_per_token=transformer.get("patch_size_t") or 1,
         )
 
@@ -208,6 +212,16 @@ class _Folder:
                 return None
             total += count
         return total
+
+    def patch(self, transformer: Mapping[str, Any]) -> int | None:
+        """Return the side of a token in latents; a video's patch is (frames, rows, columns)."""
+        size = transformer.get("patch_size", 1)
+        return self.number(
+            {"patch_size": size[-1]} if isinstance(size, list) and size else transformer,
+            "transformer/config.json",
+            "patch_size",
+            1,
+        )
 
     def latent_channels(self, transformer: Mapping[str, Any]) -> int | None:
         """Return what a guidance branch brings: as many channels as the transformer reads, unless it says otherwise."""

@@ -360,6 +360,8 @@ def test_the_families_are_those_of_the_runtime() -> None:
         "guides_by_batch",
         "combines_inputs",
         "makes_video",
+        "guides_by_forwards",
+        "shares_rows",
     )
     ours = {family.pipeline: tuple(getattr(family, field) for field in fields) for family in FAMILIES}
     theirs = {family.pipeline_class: tuple(getattr(family, field) for field in fields) for family in runtime.FAMILIES}
