@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from thinwire.compression import BaseFormat, Kernel, StreamEncoder, StreamId
+from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.exchange.traffic import Flow
 
 MEBIBYTE = 1 << 20
@@ -43,6 +44,27 @@ def plan_bases(
     kept = min(layers, max(0, budget_bytes - small_extra) // small) if small else layers
     by_distance = sorted(range(layers), key=lambda layer: abs(2 * layer - (layers - 1)))
     return BasePlan(BaseFormat.INT8, frozenset(by_distance[: layers - kept]), kept * small + small_extra)
+
+
+def require_a_layer(
+    plan: BasePlan,
+    layers: int,
+    layer_bytes: Mapping[BaseFormat, int],
+    other_bytes: Mapping[BaseFormat, int],
+    given: int,
+) -> None:
+    """Refuse a budget of `given` mebibytes under which no layer at all would be coded.
+
+    Raises:
+        BadInputError: naming the least that would do.
+    """
+    if not layers or len(plan.raw_layers) < layers:
+        return
+    least = layer_bytes[BaseFormat.INT8] + other_bytes.get(BaseFormat.INT8, 0)
+    raise BadInputError(
+        f"compression.baseMemoryMebibytes: expected at least {-(-least // MEBIBYTE)} for the bases of one layer, got "
+        f"{given}; raise it, leave it out for no limit, or set compression.mode Off"
+    )
 
 
 def base_bytes(flows: Sequence[Flow], dtype: torch.dtype, order: int, kernel: Kernel) -> dict[BaseFormat, int]:

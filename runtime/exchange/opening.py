@@ -37,7 +37,7 @@ from thinwire.runtime.exchange.traffic import Traffic
 from thinwire.runtime.exchange.untouched import UntouchedSteps
 from thinwire.runtime.exchange.wire import Wire
 from thinwire.runtime.facts import RungFacts, StepHooks
-from thinwire.runtime.memory import MEBIBYTE, base_bytes, plan_bases
+from thinwire.runtime.memory import MEBIBYTE, base_bytes, plan_bases, require_a_layer
 from thinwire.runtime.parallel import World
 from thinwire.runtime.steps import follow
 
@@ -113,12 +113,10 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
     traffic, dtype = setting.traffic, setting.dtype
     order = compression.predictor_order
     budget_bytes = compression.base_memory_mebibytes * MEBIBYTE
-    bases = plan_bases(
-        base_bytes(traffic.attention_flows, dtype, order, kernel),
-        traffic.layers,
-        budget_bytes,
-        base_bytes(traffic.other_flows, dtype, order, kernel),
-    )
+    of_a_layer = base_bytes(traffic.attention_flows, dtype, order, kernel)
+    of_none = base_bytes(traffic.other_flows, dtype, order, kernel)
+    bases = plan_bases(of_a_layer, traffic.layers, budget_bytes, of_none)
+    require_a_layer(bases, traffic.layers, of_a_layer, of_none, compression.base_memory_mebibytes)
     calibrated = _bases_of(setting)
     plan = CodecPlan(kernel, order, bases.base_format, bases.raw_layers, bases=calibrated)
     policy = Policy(

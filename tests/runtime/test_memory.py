@@ -1,8 +1,10 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thinwire.compression import BaseFormat
-from thinwire.runtime.memory import plan_bases
+from thinwire.runtime.errors import BadInputError
+from thinwire.runtime.memory import plan_bases, require_a_layer
 
 LAYER = {BaseFormat.FULL: 400, BaseFormat.INT8: 150}
 
@@ -26,6 +28,20 @@ def test_then_layers_lose_their_bases_from_the_middle_outwards() -> None:
 def test_a_budget_too_small_for_any_layer_leaves_none() -> None:
     plan = plan_bases(LAYER, 6, 149)
     assert (plan.raw_layers, plan.base_bytes) == (frozenset(range(6)), 0)
+
+
+def test_a_budget_too_small_for_any_layer_is_refused_with_the_least_that_would_do() -> None:
+    layer = {BaseFormat.FULL: 9 << 20, BaseFormat.INT8: (3 << 20) + 1}
+    require_a_layer(plan_bases(layer, 6, 4 << 20), 6, layer, {}, 4)
+    with pytest.raises(
+        BadInputError, match="baseMemoryMebibytes: expected at least 4 for the bases of one layer, got 3"
+    ):
+        require_a_layer(plan_bases(layer, 6, 3 << 20), 6, layer, {}, 3)
+
+
+def test_a_model_without_coded_layers_needs_no_room() -> None:
+    nothing = {BaseFormat.FULL: 0, BaseFormat.INT8: 0}
+    require_a_layer(plan_bases(nothing, 0, 1 << 20), 0, nothing, {}, 1)
 
 
 @given(full=st.integers(2, 10**9), layers=st.integers(1, 100), budget=st.integers(1, 10**12))
