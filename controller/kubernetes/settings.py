@@ -49,8 +49,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-leader-elect", action="store_true", help="there is no other replica")
     parser.add_argument("--grpc-port", type=int, default=8443)
     parser.add_argument("--http-port", type=int, default=8080, help="/metrics, /healthz and /readyz")
-    parser.add_argument("--tls-dir", type=Path, help="folder with tls.crt, tls.key and ca.crt")
-    parser.add_argument(
+    certificate = parser.add_mutually_exclusive_group()
+    certificate.add_argument("--tls-dir", type=Path, help="folder with tls.crt, tls.key and ca.crt")
+    certificate.add_argument(
         "--tls-secret", default="", help="Secret of the own namespace that keeps a certificate made here"
     )
 
