@@ -15,6 +15,7 @@ def about() -> dict[str, str]:
         "commit": commit,
         "command": " ".join(["python", "-m", "bench", *sys.argv[1:]]),
         "machine": f"{os.cpu_count()} cores, {_processor()}",
+        "load": f"{os.getloadavg()[0]:.1f}",
         "kernel": choose_kernel().name,
         **{package: version(package) for package in ("thinwire", "torch", "xfuser", "diffusers")},
     }
