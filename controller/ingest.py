@@ -9,15 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from thinwire.controller.credible import (
+    LONGEST_SEQUENCE_LEAP,
+    LONGEST_TEXT,
+    StreamRefusedError,
+    as_rung,
+    check_place,
+    newest_epoch,
+    refusal_of_hello,
+    refusal_of_report,
+)
 from thinwire.controller.job_record import RETUNES, Allowed, Heard, JobRecord
 from thinwire.controller.policy import tuner as policy
-from thinwire.controller.policy.reports import Limits, Rung, Step, Window, refusal_of_ladder
+from thinwire.controller.policy.reports import Limits, Step, Window
 from thinwire.controller.policy.tuner import Tuner
 from thinwire.proto.thinwire.v1alpha1 import status_pb2
 from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import (
     Directive,
     Hello,
-    LadderRung,
     LinkClassRate,
     PromptFinished,
     ReportRequest,
@@ -25,32 +34,6 @@ from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import (
     Retune,
     StepReport,
 )
-
-_LONGEST_TEXT = 2000
-_LONGEST_NAME = 256
-"""Names are kept in every sample of a job's history, so that what one report may hold counts thousandfold."""
-_MOST_LINK_CLASSES = 16
-_MOST_WINDOWS = 64
-_MOST_RUNGS = 256
-_MOST_STEPS = 1_000_000_000
-_MOST_MILLIBITS = 1_000_000
-_HIGHEST_EPOCH = 2**40
-_MOST_RETUNES_TOLD = 2 * RETUNES
-_LONGEST_SEQUENCE_LEAP = 2**20
-_HIGHEST_FIRST_SEQUENCE = 2**40
-_EPOCHS_UNHEARD_OF = 2
-"""Directives that a controller before this one may have sent at its end: applied, though nobody here knows of them."""
-
-
-class StreamRefusedError(Exception):
-    """A stream that cannot be listened to; the message says what was expected, what came and what to do.
-
-    `reason` is the fixed word that it is counted under.
-    """
-
-    def __init__(self, message: str, reason: str = "stream refused") -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +50,7 @@ def take(record: JobRecord, request: ReportRequest, now_seconds: float) -> Taken
     heard = record.heard
     if request.sequence <= heard.sequence:
         return Taken(record.refusing("sequence seen before"))
-    if request.sequence > heard.sequence + _LONGEST_SEQUENCE_LEAP:
+    if request.sequence > heard.sequence + LONGEST_SEQUENCE_LEAP:
         return Taken(record.refusing("sequence leaps ahead"))
     if request.HasField("hello") and (request.hello.namespace, request.hello.job_name) != (
         record.key.namespace,
@@ -83,7 +66,7 @@ def take(record: JobRecord, request: ReportRequest, now_seconds: float) -> Taken
         case "prompt_finished":
             return Taken(_prompt_finished(record, request.prompt_finished))
         case "run_finished":
-            if len(request.run_finished.message) > _LONGEST_TEXT:
+            if len(request.run_finished.message) > LONGEST_TEXT:
                 return Taken(record.refusing("text too long"), ended=True)
             return Taken(replace(record, heard=replace(record.heard, finished=request.run_finished)), ended=True)
         case _:
@@ -99,8 +82,8 @@ def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobR
             f"{hello.attempt}; only the newest attempt may report"
         )
     again = hello.attempt == record.heard.attempt and record.heard.hello is not None
-    _check_place(record, request, again=again)
-    why = _refusal_of_hello(hello)
+    check_place(record, request, again=again)
+    why = refusal_of_hello(hello)
     if why is not None:
         raise StreamRefusedError(f"{record.key}: Hello refused: {why}")
     done = (record.heard.step.bytes_sent, record.heard.step.bytes_uncompressed) if record.heard.step else (0, 0)
@@ -130,34 +113,6 @@ def greet(record: JobRecord, request: ReportRequest, now_seconds: float) -> JobR
         link_is_emulated=hello.link_is_emulated,
         retunes=_merged(record.retunes, hello.retunes),
     )
-
-
-def _check_place(record: JobRecord, request: ReportRequest, *, again: bool) -> None:
-    """Refuse a Hello that is a copy of an older one, or claims what no rank can know: it must not silence the ranks."""
-    heard, sequence = record.heard, request.sequence
-    if again and sequence <= heard.sequence:
-        raise StreamRefusedError(
-            f"{record.key}: expected a Hello with a sequence above {heard.sequence}, got {sequence}; a stream that was "
-            "said before is not taken up again",
-            "sequence seen before",
-        )
-    if sequence > (heard.sequence + _LONGEST_SEQUENCE_LEAP if again else _HIGHEST_FIRST_SEQUENCE):
-        raise StreamRefusedError(
-            f"{record.key}: expected a Hello with a sequence near {heard.sequence}, got {sequence}",
-            "sequence leaps ahead",
-        )
-    if again and request.hello.epoch > _newest_epoch(heard):
-        raise StreamRefusedError(
-            f"{record.key}: expected a Hello of epoch {_newest_epoch(heard)} at most, got {request.hello.epoch}",
-            "unknown epoch",
-        )
-
-
-def _newest_epoch(heard: Heard) -> int:
-    """The highest epoch that a rank can have heard of."""
-    if heard.tuner is None:
-        return _HIGHEST_EPOCH
-    return max(heard.tuner.epoch, heard.tuner.sent.epoch if heard.tuner.sent else 0) + _EPOCHS_UNHEARD_OF
 
 
 def _fresh(heard: Heard, attempt: int) -> Heard:
@@ -192,8 +147,8 @@ def _step(record: JobRecord, report: StepReport) -> Taken:
     heard = record.heard
     if heard.tuner is None:
         return Taken(record.refusing("step before Hello"))
-    why = _refusal_of_report(report)
-    if why is None and report.epoch > _newest_epoch(heard):
+    why = refusal_of_report(report)
+    if why is None and report.epoch > newest_epoch(heard):
         why = "unknown epoch"
     if why is not None:
         return Taken(record.refusing(why))
@@ -217,58 +172,11 @@ def _step(record: JobRecord, report: StepReport) -> Taken:
 
 
 def _prompt_finished(record: JobRecord, finished: PromptFinished) -> JobRecord:
-    if max(len(finished.prompt_name), len(finished.file)) > _LONGEST_TEXT:
+    if max(len(finished.prompt_name), len(finished.file)) > LONGEST_TEXT:
         return record.refusing("text too long")
     if not record.heard.prompts_done <= finished.prompts_done <= max(record.prompts_total, record.heard.prompts_done):
         return record.refusing("prompts out of order")
     return replace(record, heard=replace(record.heard, prompts_done=finished.prompts_done))
-
-
-def _refusal_of_hello(hello: Hello) -> str | None:
-    ladder = tuple(_rung(rung) for rung in hello.ladder[: _MOST_RUNGS + 1])
-    policy_sent = hello.policy
-    if len(ladder) > _MOST_RUNGS or max(len(hello.rates), len(hello.traffic)) > _MOST_LINK_CLASSES:
-        return "more rungs or link classes than any job has"
-    numbers = (hello.world_size, hello.prompts_total, hello.prompts_done, hello.steps_per_prompt, hello.bytes_sent)
-    if min(*numbers, policy_sent.min_millibits, policy_sent.max_millibits, policy_sent.warmup_steps) < 0:
-        return "a negative count"
-    if max(hello.prompts_total, hello.steps_per_prompt) > _MOST_STEPS:
-        return "more prompts or steps than any job has"
-    if any(not 0 < rate.millibits <= _MOST_MILLIBITS for rate in hello.rates):
-        return "a rate that cannot be"
-    if len({rate.link_class for rate in hello.rates}) < len(hello.rates):
-        return "a link class with two rates"
-    names = (*(rate.link_class for rate in hello.rates), *(rung.name for rung in hello.ladder), hello.version)
-    if max(len(name) for name in names) > _LONGEST_NAME:
-        return "a name that is too long"
-    if len(hello.retunes) > _MOST_RETUNES_TOLD:
-        return "more retunes than a rank tells of"
-    if (
-        max((len(text) for one in hello.retunes for text in (one.prompt_name, one.link_class)), default=0)
-        > _LONGEST_NAME
-    ):
-        return "a retune with a name that is too long"
-    if max((len(one.reason) for one in hello.retunes), default=0) > _LONGEST_TEXT:
-        return "a retune with a reason that is too long"
-    if hello.epoch > _HIGHEST_EPOCH:
-        return "an epoch that no run reaches"
-    return refusal_of_ladder(ladder) if policy_sent.adaptive else None
-
-
-def _refusal_of_report(report: StepReport) -> str | None:
-    if len(report.rates) > _MOST_LINK_CLASSES or len(report.windows) > _MOST_WINDOWS:
-        return "too many link classes"
-    texts = (report.prompt_name, *(text for window in report.windows for text in (window.link_class, window.operation)))
-    names = (*texts, *(rate.link_class for rate in report.rates))
-    if max(len(name) for name in names) > _LONGEST_NAME:
-        return "text too long"
-    if min(report.bytes_sent, report.bytes_uncompressed, report.base_memory_bytes) < 0:
-        return "step negative"
-    if max(report.job_step, report.step) > _MOST_STEPS or report.epoch > _HIGHEST_EPOCH:
-        return "step absurd"
-    if any(not 0 < rate.millibits <= _MOST_MILLIBITS for rate in report.rates):
-        return "rate absurd"
-    return None
 
 
 def _tuner(hello: Hello) -> Tuner:
@@ -283,13 +191,7 @@ def _tuner(hello: Hello) -> Tuner:
         steps_per_prompt=hello.steps_per_prompt,
     )
     rates = tuple((rate.link_class, rate.millibits) for rate in hello.rates)
-    return policy.begin(tuple(_rung(rung) for rung in hello.ladder), limits, rates, hello.epoch)
-
-
-def _rung(rung: LadderRung) -> Rung:
-    return Rung(
-        rung.name, rung.millibits, rung.encode_seconds_per_value, rung.decode_seconds_per_value, rung.distortion
-    )
+    return policy.begin(tuple(as_rung(rung) for rung in hello.ladder), limits, rates, hello.epoch)
 
 
 def _as_step(report: StepReport) -> Step:

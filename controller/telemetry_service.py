@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable
 import grpc
 import structlog
 
-from thinwire.controller.ingest import StreamRefusedError, Taken, greet, take
+from thinwire.controller.credible import StreamRefusedError
+from thinwire.controller.ingest import Taken, greet, take
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.token_bucket import TokenBuckets
