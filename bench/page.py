@@ -156,8 +156,8 @@ Picture by picture against CompactFusion's codecs, at their own bits after the k
 
 One core, tensors of {codec["lines"][-1]["rows"]:,} x {codec["lines"][-1]["channels"]:,} in
 {codec["lines"][-1]["dtype"]}, order 2, full bases; the least of many repetitions. Copy is a plain copy of the same
-tensor; eager the reference in torch. On a machine with other work (see the load below) single figures scatter by several
-times, those to a copy most. Bytes are those of the uncompressed tensor. Peak memory of the whole process, with
+tensor; eager the reference in torch. On a machine with other work (see the load below) single figures scatter by
+several times, those to a copy most. Bytes are those of the uncompressed tensor. Peak memory of the whole process, with
 all shapes and both kernels: {codec["peak_bytes"] / 2**20:,.0f} MiB.
 
 {codec_table(codec)}
