@@ -74,24 +74,34 @@ class Session:
         refuse_impossible_size(model, generation.height, generation.width)
         shape = model.attention_shape(generation)
         refuse_what_upstream_gets_wrong(shape, model.family, world.degrees)
-        traffic = plan_traffic(
-            shape,
-            world.degrees,
-            {operation: neighbours.link_class for operation, neighbours in neighbours_of(world).items()},
-            combines_inputs=model.family.combines_inputs,
+        first_stage, last_stage = (
+            plan_traffic(
+                shape,
+                world.degrees,
+                {operation: neighbours.link_class for operation, neighbours in neighbours_of(world).items()},
+                combines_inputs=model.family.combines_inputs,
+                is_last_stage=is_last,
+            )
+            for is_last in (False, True)
         )
+        stages = world.degrees.pipefusion
+        values = (stages - 1) * first_stage.values_per_step + last_stage.values_per_step
         calibration = None
         if spec.compression.mode != CompressionMode.COMPRESSION_MODE_OFF:
             calibration = agree_on_calibration(world, Path(spec.model.path), spec.compression.calibration_path, shape)
-        pipeline = parallelise(model, spec.model.path, world, generation.steps)
+        whole = model.family.attention_modules(model.pipeline.transformer)
+        pipeline = parallelise(model, spec.model.path, world, max(1, spec.compression.warmup_steps))
         pacer = Pacer.from_spec(spec.emulated_link)
         transformer = model.pipeline.transformer
+        attention_modules = model.family.attention_modules(transformer)
         setting = Setting(
             world=world,
-            traffic=traffic,
+            traffic=first_stage,
+            values_of_all_ranks=values * world.size // stages,
             dtype=model.dtype,
             transformer=transformer,
-            attention_modules=model.family.attention_modules(transformer),
+            attention_modules=attention_modules,
+            first_layer=_place(attention_modules[0], whole) if stages > 1 else 0,
             pacer=pacer,
             hooks=hooks,
             calibration=calibration,
@@ -99,7 +109,7 @@ class Session:
         exchange = open_exchange(setting, spec.compression)
         unshare_noise = share_noise(model.pipeline.scheduler, world, model.family)
         log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))
-        return cls(world, model, pipeline, generation, traffic, exchange, unshare_noise, pacer.emulates)
+        return cls(world, model, pipeline, generation, first_stage, exchange, unshare_noise, pacer.emulates)
 
     def describe(self) -> RunFacts:
         """Return what is known of the run before its first step."""
@@ -140,16 +150,21 @@ class Session:
     def _generate(self, prompt: Prompt, first_job_step: int) -> Pixels | None:
         guidance_scale = self.generation.guidance_scale_milli / 1000
         text = self.model.encode(prompt.prompt, prompt.negative_prompt, guidance_scale)
-        steps = self.exchange.steps
+        steps, stage_steps = self.exchange.steps, self.exchange.stage_steps
         steps.begin_prompt(prompt.name, first_job_step)
 
+        if stage_steps is not None:
+            stage_steps.begin_prompt()
         family = self.model.family
         output = self.pipeline(
             **text,
             **family.wrapper_arguments(guidance_scale),
             **call_arguments(self.generation, prompt),
-            **family.step_arguments(steps.end_step),
+            **family.step_arguments(steps.end_step if stage_steps is None else _nothing),
         )
+        if stage_steps is not None:
+            stage_steps.enter(self.generation.steps)
+        self.exchange.end_prompt()
         return None if output is None else family.pixels_of(output)
 
     def _stand_by(self, prompt: Prompt, first_job_step: int) -> None:
@@ -158,6 +173,7 @@ class Session:
         steps.begin_prompt(prompt.name, first_job_step)
         for _ in range(self.generation.steps):
             steps.end_step()
+        self.exchange.end_prompt()
 
     def close(self) -> None:
         """Give upstream its functions back and leave the process group."""
@@ -181,6 +197,15 @@ class Session:
                 dist.recv(received, src=source, group=world.control)
                 arrived.append(received.numpy())
         return arrived
+
+
+def _place(module: torch.nn.Module, whole: Sequence[torch.nn.Module]) -> int:
+    """Return which of the whole transformer's attention modules this one is, wrapped by xfuser or not."""
+    return whole.index(getattr(module, "module", module))
+
+
+def _nothing() -> None:
+    """Let forwards end the steps: upstream would tell the last stage alone, after every patch."""
 
 
 def _silent(component: str, number: int, total: int) -> None:

@@ -10,6 +10,7 @@ import torch
 
 from thinwire.compression import BaseFormat, Kernel, StreamEncoder, StreamId
 from thinwire.runtime.errors import BadInputError
+from thinwire.runtime.exchange.floors import ATTENTION
 from thinwire.runtime.exchange.traffic import Flow
 
 MEBIBYTE = 1 << 20
@@ -75,6 +76,7 @@ def base_bytes(flows: Sequence[Flow], dtype: torch.dtype, order: int, kernel: Ke
     return {
         base_format: sum(
             flow.streams
+            * (1 if flow.exchange in ATTENTION else flow.times)
             * StreamEncoder(
                 StreamId(flow.exchange, 0, flow.role, 0, 0),
                 flow.rows,

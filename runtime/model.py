@@ -19,7 +19,7 @@ from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Dtype, Generation, Mod
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.families import family_of
 from thinwire.runtime.families.family import AttentionShape, Family, TextQuery
-from thinwire.runtime.parallel import Degrees, World
+from thinwire.runtime.parallel import Degrees, PatchMode, World
 
 SIDECAR = "thinwire.json"
 _DTYPES = {
@@ -103,8 +103,10 @@ def _quieten_libraries() -> None:
         logging.set_verbosity_error()
 
 
-def parallelise(model: LoadedModel, path: str, world: World, steps: int) -> Any:
+def parallelise(model: LoadedModel, path: str, world: World, warmup_steps: int) -> Any:
     """Return xfuser's pipeline around the model; the model's transformer is wrapped in place.
+
+    warmup_steps: for how many steps PipeFusion's stages go in step; upstream crashes without any.
 
     Raises:
         BadInputError: heads not divisible by the Ulysses degree.
@@ -118,7 +120,7 @@ def parallelise(model: LoadedModel, path: str, world: World, steps: int) -> Any:
         pipefusion_parallel_degree=world.degrees.pipefusion,
         use_cfg_parallel=world.degrees.cfg == 2,
         data_parallel_degree=world.degrees.data,
-        warmup_steps=min(1, steps),
+        warmup_steps=warmup_steps,
         attention_backend=_attention_backend(model),
     ).create_config()
     # PipeFusion receives in this type; its default, float16, would be wrong for other models.
@@ -155,9 +157,18 @@ def refuse_what_upstream_gets_wrong(shape: AttentionShape, family: Family, degre
         BadInputError: a dimension that is not supported; or heads, rows of image tokens or (where it matters) text
             tokens that the degrees do not divide.
     """
-    if degrees.pipefusion > 1:
+    if degrees.patch_mode is not PatchMode.NONE and degrees.ring == 1:
         raise BadInputError(
-            f"parallelism.pipefusion: expected 1, got {degrees.pipefusion}: this version exchanges by ring and Ulysses"
+            f"parallelism.patchMode: expected None with ring 1, got {degrees.patch_mode}: patches are a ring's shards"
+        )
+    if degrees.patch_mode is PatchMode.DISTRIFUSION and degrees.pipefusion > 1:
+        raise BadInputError(
+            "parallelism.patchMode: expected None or Gather with pipefusion above 1, got DistriFusion: choose one"
+        )
+    if -(-shape.layers // degrees.pipefusion) * (degrees.pipefusion - 1) >= shape.layers > 1:
+        raise BadInputError(
+            f"parallelism.pipefusion: expected stages that each get some of the model's {shape.layers} layers, "
+            f"got {degrees.pipefusion}: choose fewer stages"
         )
     if shape.batch % degrees.cfg:
         raise BadInputError(
@@ -174,9 +185,11 @@ def refuse_what_upstream_gets_wrong(shape: AttentionShape, family: Family, degre
             f"parallelism: expected ulysses x ring = {degrees.sequence} to divide the {shape.image_tokens} tokens, "
             "which it does not: choose another size, another number of frames or other degrees"
         )
-    if family.shares_rows and shape.image_rows % degrees.sequence:
+    parts = degrees.sequence * degrees.pipefusion
+    if family.shares_rows and shape.image_rows % parts:
+        by = "ulysses x ring" if degrees.pipefusion == 1 else "ulysses x ring x pipefusion"
         raise BadInputError(
-            f"generation.height: expected a number of token rows divisible by ulysses x ring = {degrees.sequence}, "
+            f"generation.height: expected a number of token rows divisible by {by} = {parts}, "
             f"got {shape.image_rows} rows: choose another height or other degrees"
         )
     if family.text_must_divide and shape.text_tokens % degrees.sequence:

@@ -13,7 +13,7 @@ from enum import StrEnum
 import torch
 import torch.distributed as dist
 
-from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Parallelism
+from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.shims import import_xfuser
 
@@ -25,6 +25,25 @@ class LinkClass(StrEnum):
     INTER_NODE = "inter-node"
 
 
+class PatchMode(StrEnum):
+    """How ranks of a ring see each other's tokens."""
+
+    NONE = "None"
+    """Keys and values go round the ring."""
+    GATHER = "Gather"
+    """They are collected before attention begins."""
+    DISTRIFUSION = "DistriFusion"
+    """Those of the last step are used, while this step's are on their way."""
+
+
+_PATCH_MODES = {
+    pb.PATCH_MODE_UNSPECIFIED: PatchMode.NONE,
+    pb.PATCH_MODE_NONE: PatchMode.NONE,
+    pb.PATCH_MODE_GATHER: PatchMode.GATHER,
+    pb.PATCH_MODE_DISTRIFUSION: PatchMode.DISTRIFUSION,
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Degrees:
     """How many ways each dimension of the work is split; their product is the world size."""
@@ -34,9 +53,10 @@ class Degrees:
     pipefusion: int = 1
     cfg: int = 1
     data: int = 1
+    patch_mode: PatchMode = PatchMode.NONE
 
     @classmethod
-    def from_spec(cls, parallelism: Parallelism) -> "Degrees":
+    def from_spec(cls, parallelism: pb.Parallelism) -> "Degrees":
         """Read the degrees of a RunSpec; 0 (absent in protobuf) means 1."""
         return cls(
             ulysses=parallelism.ulysses or 1,
@@ -44,12 +64,18 @@ class Degrees:
             pipefusion=parallelism.pipefusion or 1,
             cfg=parallelism.cfg or 1,
             data=parallelism.data or 1,
+            patch_mode=_PATCH_MODES[parallelism.patch_mode],
         )
 
     @property
     def sequence(self) -> int:
         """Ranks that share one sequence."""
         return self.ulysses * self.ring
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether ranks use what others computed a step before."""
+        return self.pipefusion > 1 or self.patch_mode is PatchMode.DISTRIFUSION
 
     @property
     def product(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
+from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype, PatchMode
 from thinwire.controller.manifest.preflight.location import located
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 
@@ -18,6 +18,11 @@ _MODES = {
     CompressionMode.ADAPTIVE: pb.COMPRESSION_MODE_ADAPTIVE,
     CompressionMode.FIXED: pb.COMPRESSION_MODE_FIXED,
     CompressionMode.OFF: pb.COMPRESSION_MODE_OFF,
+}
+_PATCH_MODES = {
+    PatchMode.NONE: pb.PATCH_MODE_NONE,
+    PatchMode.GATHER: pb.PATCH_MODE_GATHER,
+    PatchMode.DISTRIFUSION: pb.PATCH_MODE_DISTRIFUSION,
 }
 
 
@@ -55,6 +60,7 @@ def run_spec(
             pipefusion=job.parallelism.pipefusion,
             cfg=job.parallelism.cfg,
             data=job.parallelism.data,
+            patch_mode=_PATCH_MODES[job.parallelism.patch_mode],
         ),
         compression=pb.Compression(
             mode=_MODES[compression.mode],

@@ -139,7 +139,7 @@ def traffic_of(attention: Attention, layout: Layout, rank: int) -> Traffic:
     if (group := groups[Dimension.RING]) is not None:
         link, rows = group.link_class, key_rows * ulysses
         flows.extend(Flow(Operation.RING, link, rows, channels, ring - 1, times) for _ in ("key", "value"))
-        operations[Operation.RING] = (link, times)
+        operations[Operation.RING] = (link, times * (ring - 1))  # a hop each
     if (group := groups[Dimension.CFG]) is not None:
         shape = attention.latent_channels, attention.latents // sequence
         flows.append(Flow(Operation.GUIDANCE, group.link_class, *shape, cfg - 1, 1))

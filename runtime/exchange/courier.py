@@ -1,4 +1,6 @@
-"""Transfers that run while this rank computes: one thread a rank, which carries them one after another.
+"""Transfers that run while this rank computes: a thread that carries them one after another.
+
+Each exchange has a courier of its own: one that waits for a stage's hidden states must not hold up a ring.
 
 The thread blocks in the process group, where Python holds no lock; the rank that posted a transfer goes on and asks for
 what came of it when it needs it. Transfers of one courier start in the order in which they were posted, so every rank

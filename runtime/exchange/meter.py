@@ -10,9 +10,12 @@ class Operation(StrEnum):
     """What carries tensors between ranks."""
 
     RING = "ring.all_gather"
+    """One hop of it."""
     ULYSSES = "ulysses.all_to_all"
     GUIDANCE = "guidance.all_gather"
     PIPEFUSION = "pipefusion.send"
+    GATHER = "patch.all_gather"
+    DISTRIFUSION = "distrifusion.all_gather"
 
 
 @dataclass(frozen=True, slots=True)

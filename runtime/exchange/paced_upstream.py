@@ -1,8 +1,8 @@
-"""Upstream's own exchange over an emulated link: nothing is coded, every collective takes as long as the link says.
+"""Upstream's own exchange, timed, over an emulated link or beside a patch mode of ours: nothing is coded.
 
-Only `--emulate-link` with mode Off puts this in the path, so that an uncompressed run can be compared with a compressed
-one over the same link. Upstream overlaps a ring's transfer with attention; so does the pace, which counts from the
-start of both.
+With `--emulate-link` and mode Off every collective takes as long as the link says, so that an uncompressed run can be
+compared with a compressed one over the same link. Upstream overlaps a ring's transfer with attention; so does the pace,
+which counts from the start of both.
 """
 
 from collections.abc import Callable
@@ -11,15 +11,21 @@ from typing import Any
 import torch
 
 from thinwire.runtime.exchange.meter import Operation
-from thinwire.runtime.exchange.seams import Seams, guidance_coordinator, neighbours_of, open_seams
+from thinwire.runtime.exchange.seams import Exchanges, Seams, neighbours_of
+from thinwire.runtime.exchange.seams import install as install_ours
+from thinwire.runtime.exchange.upstream import guidance_coordinator
 from thinwire.runtime.exchange.wire import Neighbours, Wire
 from thinwire.runtime.parallel import World
 
 
-def install(world: World, wire: Wire) -> Seams:
-    """Put the pace around upstream's collectives, for the dimensions that are split."""
-    seams, neighbours = open_seams(), neighbours_of(world)
-    if world.degrees.ring > 1:
+def install(world: World, wire: Wire, ours: Exchanges) -> Seams:
+    """Put the pace around upstream's collectives, for the dimensions that are split.
+
+    ours: what takes the place of upstream's own all the same, without codec: patch modes, which it does not have, and
+    PipeFusion, whose sends cannot be paced from outside.
+    """
+    seams, neighbours = install_ours(ours), neighbours_of(world)
+    if world.degrees.ring > 1 and ours.ring is None:
         seams.put("ring_attn", _paced_ring(seams.usp.ring_attn, neighbours[Operation.RING], wire))
     if world.degrees.ulysses > 1:
         all_to_all = seams.usp.__dict__["_sdpa_all_to_all_single"]

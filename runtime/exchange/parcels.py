@@ -11,7 +11,7 @@ import structlog
 import torch
 
 from thinwire.compression import Exchange, FrameError, Role, Rung, StreamId, frame_bytes
-from thinwire.runtime.exchange.floors import ATTENTION, at_least_floor
+from thinwire.runtime.exchange.floors import ATTENTION, coded_with
 from thinwire.runtime.exchange.meter import Operation, StepMeter
 from thinwire.runtime.exchange.moment import Moment, Stamp
 from thinwire.runtime.exchange.rates import Allocations
@@ -73,15 +73,16 @@ class Parcels:
 
     def _rungs(self, exchange: Exchange, stamp: Stamp, link_class: LinkClass, roles: Sequence[Role]) -> Rungs:
         plan = self.streams.plan
-        if exchange in ATTENTION and self.moment.layer in plan.raw_layers:
+        if exchange in ATTENTION and (self.moment.layer in plan.raw_layers or stamp.step < plan.whole_attention_steps):
             return None
         rung = stamp.rungs[link_class]
         if rung is None:
             return None
         if stamp.key_frame:
-            return (at_least_floor(exchange, plan.key_rung(rung)),) * len(roles)
+            return tuple(coded_with(exchange, role, plan.key_rung(rung)) for role in roles)
         allocated = self.allocations.get((link_class, rung.name), {})
-        return tuple(at_least_floor(exchange, allocated.get((self.moment.layer, role), rung)) for role in roles)
+        places = ((self.moment.layer, role) for role in roles)
+        return tuple(coded_with(exchange, place[1], allocated.get(place, rung)) for place in places)
 
     def layout(self, contents: Contents) -> Layout:
         """Return the layout of a parcel, the same on both ends."""
@@ -142,10 +143,15 @@ class Parcels:
         self, stream: StreamId, shape: Shape, dtype: torch.dtype, rung: Rung, stamp: Stamp, frame: torch.Tensor
     ) -> torch.Tensor:
         decoder = self.streams.decoder(stream, shape, dtype)
+        if stamp.key_frame:
+            self.streams.lost.discard((stream, shape))
+        elif (stream, shape) in self.streams.lost:
+            return decoder.prediction()
         try:
             read = decoder.decode(frame, rung=rung, epoch=stamp.epoch, step=stamp.job_step, key_frame=stamp.key_frame)
         except FrameError as error:
             self.meter.frames_refused += 1
+            self.streams.lost.add((stream, shape))
             log.warning("exchange.frame_refused", stream=str(stream), job_step=stamp.job_step, reason=str(error))
             read = decoder.prediction()
         if stamp.checks:

@@ -1,25 +1,21 @@
-"""Ring attention through the codec: a rank gives its keys and values to all others of its ring, then attends to all.
+"""Ring attention through the codec: keys and values go round the ring, and each hop is on the wire while the shard in
+hand is attended to.
 
-Shapes: B batch, H heads, S tokens of this shard, D head dimension, R = B x S rows, C = H x D channels.
-
-Upstream gathers cat(K, V) whole and merges one attention per shard by log-sum-exp. Here the shards lie side by side and
-one attention sees them all: the same result up to rounding, in one call. A rank attends to its own keys and values as
-they are, and to what it decoded of the others'.
+Upstream gathers cat(K, V) whole before it attends to anything. Here coded parcels are handed on as they came, so every
+rank decodes what the first sender coded, once. What attention to each shard gives is merged by log-sum-exp.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from thinwire.compression import Exchange, Role, StreamId
+from thinwire.runtime.exchange.courier import Courier
+from thinwire.runtime.exchange.gather import GatherExchange
 from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.exchange.parcels import Parcels
+from thinwire.runtime.exchange.shards import AttentionFunction, heads_of, refuse_causal, rows_of
 from thinwire.runtime.exchange.wire import Neighbours
-
-_ROLES = (Role.KEY, Role.VALUE)
-AttentionFunction = Callable[..., tuple[torch.Tensor, ...]]
 
 
 @dataclass(slots=True)
@@ -28,8 +24,11 @@ class RingExchange:
 
     neighbours: Neighbours
     parcels: Parcels
-    known_streams: dict[tuple[int, int, int], list[StreamId]] = field(default_factory=dict)
-    """By layer, branch and index of the sender: naming them anew in every exchange would cost more than it says."""
+    courier: Courier
+    gathering: GatherExchange = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gathering = GatherExchange(self.neighbours, self.parcels, Operation.RING)
 
     def attend(
         self,
@@ -44,52 +43,60 @@ class RingExchange:
     ) -> torch.Tensor:
         """Return the attention of `query` ([B, H, Sq, D]) to every shard's `key` and `value` ([B, H, S, D] here).
 
-        Joint text that upstream adds to the first or last shard is added once, to the one call. Raises
-        NotImplementedError for causal attention, which no diffusion transformer here uses.
+        Joint text that upstream adds to the first or last shard is added there by the attention function, which counts
+        the calls in `joint_attn_kwargs`.
         """
-        if is_causal:
-            raise NotImplementedError("expected attention to all tokens, got is_causal: set compression mode Off")
-        keys_BHSD, values_BHSD = self._gather(key, value)
-        joint = None if joint_attn_kwargs is None else joint_attn_kwargs | {"step": 0, "total_steps": 1}
-        out_BHSD, *_ = attention_function(
-            query,
-            keys_BHSD,
-            values_BHSD,
-            dropout_p=dropout_p,
-            is_causal=False,
-            joint_attn_kwargs=joint,
-            attention_kwargs=attention_kwargs,
-        )
-        return out_BHSD
+        refuse_causal(is_causal=is_causal)
+        parcels, wire, neighbours = self.parcels, self.parcels.wire, self.neighbours
+        values = 2 * key.numel()
+        parcel, contents = self.gathering.packed(rows_of(key, value))
+        merged = _Merged()
+        shard = [key, value]
+        for hop in range(1, neighbours.size + 1):
+            last = hop == neighbours.size
+            wire.clock()  # the courier's thread must find the parcel written
+            ticket = None if last else self.courier.post(_hop(wire, parcel, neighbours))
+            out, log_sum_exp, *_ = attention_function(
+                query,
+                *shard,
+                dropout_p=dropout_p,
+                is_causal=False,
+                joint_attn_kwargs=joint_attn_kwargs,
+                attention_kwargs=attention_kwargs,
+            )
+            merged.add(out, log_sum_exp)
+            if ticket is None:
+                break
+            arrival, waited_seconds = ticket.wait()
+            wire.note_arrival(Operation.RING, neighbours.link_class, arrival, waited_seconds, parcel.nbytes, values)
+            parcel = arrival.tensor
+            streams = self.gathering.streams.of(parcels.moment, (neighbours.index - hop) % neighbours.size)
+            shard = [heads_of(rows, key) for rows in parcels.unpack(parcel, streams, contents, Operation.RING)]
+        return merged.result(query.dtype)
 
-    def _gather(self, key_BHSD: torch.Tensor, value_BHSD: torch.Tensor) -> list[torch.Tensor]:
-        batch, heads, tokens, head_dim = key_BHSD.shape
-        shape, dtype, parcels = (batch * tokens, heads * head_dim), key_BHSD.dtype, self.parcels
-        contents = parcels.contents(Exchange.RING, self.neighbours.link_class, _ROLES, (shape, shape), dtype)
-        own_RC = [tensor.transpose(1, 2).reshape(shape).contiguous() for tensor in (key_BHSD, value_BHSD)]
-        parcel_bytes = parcels.layout(contents).parcel_bytes
-        parcel = torch.empty(parcel_bytes, dtype=torch.uint8, device=key_BHSD.device)
-        parcels.pack(parcel, self._streams(self.neighbours.index), own_RC, contents, Operation.RING)
-        received = parcels.wire.all_gather(parcel, self.neighbours, 2 * own_RC[0].numel())
-        parcels.meter.uncompressed_bytes += 2 * own_RC[0].nbytes * (self.neighbours.size - 1)
 
-        shards: list[list[torch.Tensor]] = []
-        for index in range(self.neighbours.size):
-            if index == self.neighbours.index:
-                shards.append(own_RC)
-            else:
-                shards.append(parcels.unpack(received[index], self._streams(index), contents, Operation.RING))
-        return [
-            torch.cat([shard[role].view(batch, tokens, heads, head_dim) for shard in shards], dim=1).transpose(1, 2)
-            for role in range(len(_ROLES))
-        ]
+def _hop(wire: Any, parcel: torch.Tensor, neighbours: Neighbours) -> Any:
+    return lambda: wire.hop_beside(parcel, neighbours)
 
-    def _streams(self, index: int) -> list[StreamId]:
-        moment = self.parcels.moment
-        key = (moment.layer, moment.branch, index)
-        streams = self.known_streams.get(key)
-        if streams is None:
-            source = self.neighbours.ranks[index]
-            streams = [StreamId(Exchange.RING, moment.layer, role, moment.branch, source) for role in _ROLES]
-            self.known_streams[key] = streams
-        return streams
+
+@dataclass(slots=True)
+class _Merged:
+    """Attention to some shards, in float32: out [B, H, S, D], log-sum-exp [B, H, S] (some kernels pad S)."""
+
+    out: torch.Tensor | None = None
+    log_sum_exp: torch.Tensor | None = None
+
+    def add(self, out: torch.Tensor, log_sum_exp: torch.Tensor) -> None:
+        """Bring in attention to a further shard (online softmax, as in Liu et al., Ring Attention, 2023)."""
+        out, log_sum_exp = out.float(), log_sum_exp[..., : out.shape[2], None].float()
+        if self.out is None or self.log_sum_exp is None:
+            self.out, self.log_sum_exp = out, log_sum_exp
+            return
+        weight = torch.sigmoid(log_sum_exp - self.log_sum_exp)
+        self.out = torch.lerp(self.out, out, weight)
+        self.log_sum_exp = torch.logaddexp(self.log_sum_exp, log_sum_exp)
+
+    def result(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return the attention to all of them."""
+        assert self.out is not None
+        return self.out.to(dtype)

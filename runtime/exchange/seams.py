@@ -4,20 +4,25 @@
 imported by name and stays as it is. With compression off nothing here is called, and upstream's exchange is untouched.
 """
 
-import importlib
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
 import torch.distributed as dist
 
+from thinwire.runtime.exchange import upstream
+from thinwire.runtime.exchange.courier import Courier
+from thinwire.runtime.exchange.distrifusion import DistriFusionExchange
+from thinwire.runtime.exchange.gather import GatherExchange
 from thinwire.runtime.exchange.guidance import GuidanceExchange
 from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.exchange.parcels import Parcels
+from thinwire.runtime.exchange.pipeline import PipelineExchange
 from thinwire.runtime.exchange.ring import RingExchange
+from thinwire.runtime.exchange.traffic import ring_operation
 from thinwire.runtime.exchange.ulysses import UlyssesExchange
 from thinwire.runtime.exchange.wire import Neighbours
-from thinwire.runtime.parallel import World
+from thinwire.runtime.parallel import PatchMode, World
 
 
 @dataclass(slots=True)
@@ -51,45 +56,82 @@ class Seams:
 
 
 def neighbours_of(world: World) -> dict[Operation, Neighbours]:
-    """Return this rank's group for every dimension that is split, in the same order on every rank."""
+    """Return this rank's group for every dimension that is split, in the same order on every rank.
+
+    PipeFusion's is this rank alone, with what lies between it and the stage before: the receiver times a transfer.
+    """
     found: dict[Operation, Neighbours] = {}
     if world.degrees.ring > 1:
-        found[Operation.RING] = _neighbours(world, _process_groups().RING_PG)
+        found[ring_operation(world.degrees)] = _neighbours(world, upstream.process_groups().RING_PG)
     if world.degrees.ulysses > 1:
-        found[Operation.ULYSSES] = _neighbours(world, _process_groups().ULYSSES_PG)
+        found[Operation.ULYSSES] = _neighbours(world, upstream.process_groups().ULYSSES_PG)
     if world.degrees.cfg > 1:
-        found[Operation.GUIDANCE] = _neighbours(world, guidance_coordinator().device_group)
+        found[Operation.GUIDANCE] = _neighbours(world, upstream.guidance_coordinator().device_group)
+    if world.degrees.pipefusion > 1:
+        stages = upstream.pipeline_coordinator()
+        link_class = world.link_class([stages.prev_rank, world.rank])
+        found[Operation.PIPEFUSION] = Neighbours(stages.device_group, (world.rank,), 0, link_class)
     return found
-
-
-def guidance_coordinator() -> Any:
-    """Return xfuser's group of the two guidance branches."""
-    return importlib.import_module("xfuser.core.distributed.parallel_state").get_cfg_group()
 
 
 def open_seams() -> Seams:
     """Return the seams, with nothing replaced yet."""
-    return Seams(importlib.import_module("xfuser.model_executor.layers.usp"))
+    return Seams(upstream.usp())
 
 
-def install(world: World, parcels: Parcels) -> Seams:
-    """Put the coded exchange in upstream's place, for the dimensions that are split."""
-    seams, neighbours = open_seams(), neighbours_of(world)
-    if world.degrees.ring > 1:
-        seams.put("ring_attn", RingExchange(neighbours[Operation.RING], parcels).attend)
-    if world.degrees.ulysses > 1:
-        ulysses = UlyssesExchange(neighbours[Operation.ULYSSES], parcels)
-        seams.put("_ft_c_input_all_to_all", ulysses.scatter_heads)
-        seams.put("_combined_qkv_all_to_all", ulysses.scatter_combined)
-        seams.put("_ft_c_output_all_to_all", ulysses.gather_heads)
-    if world.degrees.cfg > 1:
-        guidance = GuidanceExchange(neighbours[Operation.GUIDANCE], parcels)
-        seams.put_over(guidance_coordinator(), "all_gather", guidance.all_gather)
+@dataclass(frozen=True, slots=True)
+class Exchanges:
+    """What stands in upstream's place, for the dimensions that are split."""
+
+    ring: RingExchange | GatherExchange | DistriFusionExchange | None = None
+    ulysses: UlyssesExchange | None = None
+    guidance: GuidanceExchange | None = None
+    pipeline: PipelineExchange | None = None
+
+    def end_prompt(self) -> None:
+        """Wait for what is still under way of a prompt and that nobody will read."""
+        if self.pipeline is not None:
+            self.pipeline.forget_sends()
+        if isinstance(self.ring, DistriFusionExchange):
+            self.ring.end_prompt()
+
+    def close(self) -> None:
+        """Let the couriers go."""
+        for exchange in (self.ring, self.pipeline):
+            if exchange is not None and not isinstance(exchange, GatherExchange):
+                exchange.courier.close()
+
+
+def ring_exchange(
+    world: World, parcels: Parcels, synchronous_steps: int
+) -> RingExchange | GatherExchange | DistriFusionExchange | None:
+    """Return what exchanges keys and values in this patch mode."""
+    if world.degrees.ring == 1:
+        return None
+    neighbours = neighbours_of(world)[ring_operation(world.degrees)]
+    match world.degrees.patch_mode:
+        case PatchMode.GATHER:
+            return GatherExchange(neighbours, parcels)
+        case PatchMode.DISTRIFUSION:
+            return DistriFusionExchange(neighbours, parcels, Courier(world.device), synchronous_steps)
+    return RingExchange(neighbours, parcels, Courier(world.device))
+
+
+def install(exchanges: Exchanges) -> Seams:
+    """Put exchanges of ours in upstream's place."""
+    seams = open_seams()
+    if exchanges.ring is not None:
+        seams.put("ring_attn", exchanges.ring.attend)
+    if exchanges.ulysses is not None:
+        seams.put("_ft_c_input_all_to_all", exchanges.ulysses.scatter_heads)
+        seams.put("_combined_qkv_all_to_all", exchanges.ulysses.scatter_combined)
+        seams.put("_ft_c_output_all_to_all", exchanges.ulysses.gather_heads)
+    if exchanges.guidance is not None:
+        seams.put_over(upstream.guidance_coordinator(), "all_gather", exchanges.guidance.all_gather)
+    if exchanges.pipeline is not None:
+        for name in PipelineExchange.METHODS:
+            seams.put_over(exchanges.pipeline.coordinator, name, getattr(exchanges.pipeline, name))
     return seams
-
-
-def _process_groups() -> Any:
-    return importlib.import_module("yunchang.globals").PROCESS_GROUP
 
 
 def _neighbours(world: World, group: dist.ProcessGroup) -> Neighbours:

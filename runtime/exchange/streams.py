@@ -43,6 +43,8 @@ class CodecPlan:
     """Whether key frames travel in int8 where the rate is int4's or less; otherwise they are raw."""
     bases: Bases | None = None
     """Of a calibrated model: what transform rungs need."""
+    whole_attention_steps: int = 0
+    """First steps of a prompt in which attention is exchanged without codec: PipeFusion's, whose shapes are others."""
 
     def key_rung(self, rung: Rung) -> Rung:
         """Return what carries a key frame on links that `rung` codes: fine enough that it is not the worst step."""
@@ -57,6 +59,8 @@ class Streams:
     device: torch.device
     encoders: dict[tuple[StreamId, Shape], StreamEncoder] = field(default_factory=dict)
     decoders: dict[tuple[StreamId, Shape], StreamDecoder] = field(default_factory=dict)
+    lost: set[tuple[StreamId, Shape]] = field(default_factory=set)
+    """Streams that missed a frame: only a key frame can be read."""
     noted_sent: dict[StreamId, int] = field(default_factory=dict)
     noted_heard: dict[StreamId, int] = field(default_factory=dict)
 
@@ -92,6 +96,7 @@ class Streams:
         """Forget every base and history: a new prompt has nothing to do with the last."""
         self.noted_sent.clear()
         self.noted_heard.clear()
+        self.lost.clear()
         for end in self._ends():
             end.reset()
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import torch
 
 from thinwire.compression import Exchange, Role, Rung, frame_bytes
-from thinwire.runtime.exchange.floors import ATTENTION, at_least_floor
+from thinwire.runtime.exchange.floors import ATTENTION, coded_with
 from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.facts import TrafficFacts
 from thinwire.runtime.families.family import AttentionShape
-from thinwire.runtime.parallel import Degrees, LinkClass
+from thinwire.runtime.parallel import Degrees, LinkClass, PatchMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,13 @@ class Flow:
         """Bases that this rank keeps for it in a layer: as a sender, and for every peer as a receiver."""
         if self.exchange is Exchange.GUIDANCE:
             return self.peers + 2  # a rank reads its own frame too
+        if self.exchange is Exchange.PIPEFUSION:
+            return 2  # one handed on, one taken in
         return self.branches * (self.peers + (1 if self.exchange is Exchange.RING else self.peers))
 
     def sent_bytes(self, rung: Rung, dtype: torch.dtype) -> int:
         """Return what leaves this rank in a step when `rung` is commanded, headers and scales included."""
-        coded = at_least_floor(self.exchange, rung)
+        coded = coded_with(self.exchange, self.role, rung)
         return self.times * self.peers * frame_bytes(coded, self.rows, self.channels, dtype)
 
 
@@ -102,42 +104,75 @@ class Traffic:
         return -(-sent * 8_000 // self.values_per_step) if self.flows else rung.millibits
 
 
+def ring_operation(degrees: Degrees) -> Operation:
+    """Return what carries keys and values between the ranks of a ring."""
+    return {
+        PatchMode.NONE: Operation.RING,
+        PatchMode.GATHER: Operation.GATHER,
+        PatchMode.DISTRIFUSION: Operation.DISTRIFUSION,
+    }[degrees.patch_mode]
+
+
 def plan_traffic(
-    shape: AttentionShape, degrees: Degrees, links: Mapping[Operation, LinkClass], *, combines_inputs: bool
+    shape: AttentionShape,
+    degrees: Degrees,
+    links: Mapping[Operation, LinkClass],
+    *,
+    combines_inputs: bool,
+    is_last_stage: bool = False,
 ) -> Traffic:
     """Return what one rank of these degrees exchanges for attention of this shape.
 
     links: what lies between the ranks of each operation; one that is missing is within a node. Text that the sequence
     degree divides is sharded with the image; otherwise every rank has all of it and adds it to keys and values after
-    the exchange, so that only queries and outputs carry it.
+    the exchange, so that only queries and outputs carry it. Under PipeFusion a step has a turn for each patch, as many
+    as stages, and text is never sharded; the last stage hands on latents, the others hidden states.
     """
+    stages = patches = degrees.pipefusion
+    layers = -(-shape.layers // stages)
+    turns = patches * layers
+    batch = shape.batch // degrees.cfg
+    sharded_text = shape.text_tokens % degrees.sequence == 0 and stages == 1
+    shard_rows = batch * (shape.image_tokens // degrees.sequence)
+    text_rows = batch * shape.text_tokens // degrees.sequence if sharded_text else 0
+    key_rows = shard_rows // patches + text_rows
+    query_rows = key_rows if sharded_text else key_rows + batch * shape.text_tokens
+    width = shape.heads * shape.head_dim
+    latents = shape.latent_channels, shape.latents // degrees.sequence // patches
+
+    def link(operation: Operation) -> LinkClass:
+        return links.get(operation, LinkClass.INTRA_NODE)
+
     flows: list[Flow] = []
     operations: dict[Operation, tuple[LinkClass, int]] = {}
-    batch = shape.batch // degrees.cfg
-    sharded_text = shape.text_tokens % degrees.sequence == 0
-    local_image = shape.image_tokens // degrees.sequence
-    local_text = shape.text_tokens // degrees.sequence if sharded_text else 0
-    key_rows = batch * (local_image + local_text)
-    query_rows = key_rows if sharded_text else batch * (local_image + shape.text_tokens)
-    channels = shape.heads // degrees.ulysses * shape.head_dim
-    repeated = (shape.layers * shape.forwards, shape.forwards)
+    repeated = (turns * shape.forwards, shape.forwards * patches)
     if degrees.ulysses > 1:
-        link, peers = links.get(Operation.ULYSSES, LinkClass.INTRA_NODE), degrees.ulysses - 1
+        over, peers, channels = link(Operation.ULYSSES), degrees.ulysses - 1, width // degrees.ulysses
         inputs = ((Role.QUERY, query_rows), (Role.KEY, key_rows), (Role.VALUE, key_rows))
-        flows.extend(
-            Flow(Exchange.ULYSSES_INPUT, role, link, rows, channels, peers, *repeated) for role, rows in inputs
-        )
-        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, link, query_rows, channels, peers, *repeated))
-        count = 2 if combines_inputs and sharded_text else 4
-        operations[Operation.ULYSSES] = (link, count * repeated[0])
+        flows += [Flow(Exchange.ULYSSES_INPUT, role, over, rows, channels, peers, *repeated) for role, rows in inputs]
+        flows.append(Flow(Exchange.ULYSSES_OUTPUT, Role.OUTPUT, over, query_rows, channels, peers, *repeated))
+        operations[Operation.ULYSSES] = (over, repeated[0] * (2 if combines_inputs and sharded_text else 4))
     if degrees.ring > 1:
-        link, rows = links.get(Operation.RING, LinkClass.INTRA_NODE), key_rows * degrees.ulysses
+        # Under PipeFusion every turn exchanges the whole shard, of which one part is new.
+        operation = ring_operation(degrees)
+        over, rows, channels = link(operation), shard_rows + text_rows, width // degrees.ulysses
+        rows *= degrees.ulysses
         roles = (Role.KEY, Role.VALUE)
-        flows.extend(Flow(Exchange.RING, role, link, rows, channels, degrees.ring - 1, *repeated) for role in roles)
-        operations[Operation.RING] = (link, repeated[0])
+        flows += [Flow(Exchange.RING, role, over, rows, channels, degrees.ring - 1, *repeated) for role in roles]
+        hops = degrees.ring - 1 if operation is Operation.RING else 1
+        operations[operation] = (over, repeated[0] * hops)
     if degrees.cfg > 1:
-        link = links.get(Operation.GUIDANCE, LinkClass.INTRA_NODE)
-        latents = shape.latent_channels, shape.latents // degrees.sequence
-        flows.append(Flow(Exchange.GUIDANCE, Role.OUTPUT, link, *latents, degrees.cfg - 1, 1))
-        operations[Operation.GUIDANCE] = (link, 1)
-    return Traffic(shape.layers, tuple(flows), operations)
+        over = link(Operation.GUIDANCE)
+        if stages == 1 or is_last_stage:
+            flows.append(Flow(Exchange.GUIDANCE, Role.OUTPUT, over, *latents, degrees.cfg - 1, patches))
+        operations[Operation.GUIDANCE] = (over, patches)
+    if stages > 1:
+        over = link(Operation.PIPEFUSION)
+        if is_last_stage:
+            flows.append(Flow(Exchange.PIPEFUSION, Role.OUTPUT, over, *latents, 1, patches))
+        else:
+            flows.append(Flow(Exchange.PIPEFUSION, Role.HIDDEN, over, shard_rows // patches, width, 1, patches))
+            if shape.text_tokens:
+                flows.append(Flow(Exchange.PIPEFUSION, Role.HIDDEN, over, batch * shape.text_tokens, width, 1, 1))
+        operations[Operation.PIPEFUSION] = (over, patches + 1)
+    return Traffic(layers, tuple(flows), operations)

@@ -14,6 +14,8 @@ class UntouchedSteps:
 
     world: World
     traffic: Traffic
+    values_of_all_ranks: int
+    """That leave them in a step."""
     value_bytes: int
     hooks: StepHooks
     prompt: str = ""
@@ -32,7 +34,7 @@ class UntouchedSteps:
         seconds = time.perf_counter() - self.step_started
         self.steps_done += 1
         if self.world.rank == 0:
-            values = self.traffic.values_per_step * self.world.size * self.steps_done
+            values = self.values_of_all_ranks * self.steps_done
             self.hooks.on_step(
                 StepFacts(
                     job_step=self.job_step,
@@ -58,6 +60,9 @@ class UntouchedSteps:
         self.job_step += 1
         self.step += 1
         self.step_started = time.perf_counter()
+
+    def end_prompt(self) -> None:
+        """Do nothing: every step has been told of."""
 
     def rates(self) -> dict[str, int]:
         """Return whole values at the model's width, by link class."""

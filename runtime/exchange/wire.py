@@ -57,18 +57,36 @@ class Wire:
         self, parcel: torch.Tensor, neighbours: Neighbours, values: int, operation: Operation = Operation.RING
     ) -> torch.Tensor:
         """Send a parcel ([n] uint8) of so many values to every neighbour; return [size, n] uint8, own one included."""
-        received = torch.empty(neighbours.size * parcel.numel(), dtype=torch.uint8, device=self.device)
+        received = torch.empty((neighbours.size, parcel.numel()), dtype=torch.uint8, device=self.device)
         peers = neighbours.size - 1
         started = self.clock()
-        shards = received.view(neighbours.size, -1)
+        self._gather(parcel, received, neighbours)
+        self.note(operation, neighbours, started, parcel.nbytes * peers, values * peers)
+        return received
+
+    def gather_beside(self, parcel: torch.Tensor, neighbours: Neighbours) -> Arrival:
+        """Do the same in a courier's thread; `note_arrival` writes it down."""
+        received = torch.empty((neighbours.size, parcel.numel()), dtype=torch.uint8, device=self.device)
+        sent_bytes = parcel.nbytes * (neighbours.size - 1)
+        return self.timed(received, sent_bytes, lambda: self._gather(parcel, received, neighbours))
+
+    def hop_beside(self, parcel: torch.Tensor, neighbours: Neighbours) -> Arrival:
+        """Send a parcel ([n] uint8) to the next rank of a ring and return the previous one's, in a courier's thread."""
+        received = torch.empty_like(parcel)
+        before, after = ((neighbours.index + by) % neighbours.size for by in (-1, 1))
+
+        def hop() -> None:
+            _swap({after: parcel}, {before: received}, neighbours.group)
+
+        return self.timed(received, parcel.nbytes, hop)
+
+    def _gather(self, parcel: torch.Tensor, received: torch.Tensor, neighbours: Neighbours) -> None:
         if self._over_gloo:
             others = neighbours.others
-            _swap(dict.fromkeys(others, parcel), {index: shards[index] for index in others}, neighbours.group)
-            shards[neighbours.index].copy_(parcel)
+            _swap(dict.fromkeys(others, parcel), {index: received[index] for index in others}, neighbours.group)
+            received[neighbours.index].copy_(parcel)
         else:
-            dist.all_gather_single(received, parcel, group=neighbours.group)
-        self.note(operation, neighbours, started, parcel.nbytes * peers, values * peers)
-        return shards
+            dist.all_gather_single(received.view(-1), parcel, group=neighbours.group)
 
     def all_to_all(self, parcels: torch.Tensor, parcel_bytes: int, neighbours: Neighbours, values: int) -> torch.Tensor:
         """Send to each peer its own parcel of `parcel_bytes`; both tensors are [(size - 1) x parcel_bytes] uint8, the

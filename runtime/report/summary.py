@@ -154,6 +154,7 @@ def _link(link_class: str, operation: str, windows: Sequence[WindowFacts]) -> di
         "bytes": total_bytes,
         "seconds": total_seconds,
         "bytes_per_second": _ratio(total_bytes, total_seconds),
+        "hidden_share": _ratio(sum(window.hidden_seconds for window in windows), total_seconds),
         "encode_seconds": sum(window.encode_seconds for window in windows),
         "decode_seconds": sum(window.decode_seconds for window in windows),
         "millibits_per_value": _ratio(8000 * total_bytes, sum(window.values for window in windows)),

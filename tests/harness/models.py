@@ -60,14 +60,14 @@ def save_tiny_sd3(folder: Path, heads: int = 4, text_tokens: int = 8, layers: in
     return _save(pipeline, folder, text_tokens)
 
 
-def save_tiny_flux(folder: Path, heads: int = 4, text_tokens: int = 16) -> Path:
+def save_tiny_flux(folder: Path, heads: int = 4, text_tokens: int = 16, joint: int = 1, single: int = 1) -> Path:
     """FluxPipeline with a tiny T5: 64 image tokens at 64 pixels, `text_tokens` text tokens."""
     torch.manual_seed(0)
     transformer = FluxTransformer2DModel(
         patch_size=1,
         in_channels=16,
-        num_layers=1,
-        num_single_layers=1,
+        num_layers=joint,
+        num_single_layers=single,
         attention_head_dim=16,
         num_attention_heads=heads,
         joint_attention_dim=WIDTH,

@@ -20,6 +20,7 @@ from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import (
     Generation,
     Model,
     Parallelism,
+    PatchMode,
     Prompt,
     RunSpec,
 )
@@ -32,6 +33,8 @@ from thinwire.runtime.picture import Pixels
 OFF = CompressionMode.COMPRESSION_MODE_OFF
 FIXED = CompressionMode.COMPRESSION_MODE_FIXED
 ADAPTIVE = CompressionMode.COMPRESSION_MODE_ADAPTIVE
+GATHER = PatchMode.PATCH_MODE_GATHER
+DISTRIFUSION = PatchMode.PATCH_MODE_DISTRIFUSION
 SD3 = "StableDiffusion3Pipeline"
 FLUX = "FluxPipeline"
 
@@ -47,6 +50,7 @@ class Job:
     cfg: int = 1
     pipefusion: int = 1
     data: int = 1
+    patch_mode: int = PatchMode.PATCH_MODE_NONE
     mode: int = FIXED
     millibits: int = 4000
     steps: int = 4
@@ -75,7 +79,12 @@ class Job:
             attempt=1,
             model=Model(path=str(self.folder), pipeline=self.pipeline, dtype=self.dtype),
             parallelism=Parallelism(
-                ulysses=self.ulysses, ring=self.ring, cfg=self.cfg, pipefusion=self.pipefusion, data=self.data
+                ulysses=self.ulysses,
+                ring=self.ring,
+                cfg=self.cfg,
+                pipefusion=self.pipefusion,
+                data=self.data,
+                patch_mode=self.patch_mode,
             ),
             compression=Compression(
                 mode=self.mode,

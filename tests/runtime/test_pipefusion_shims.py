@@ -1,4 +1,4 @@
-"""PipeFusion is refused in jobs as yet, but the shims it needs on gloo are there: upstream's own runs with them."""
+"""Upstream's own PipeFusion runs over gloo with the shims it needs there."""
 
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,7 @@ def pipefusion_picture(launch: Launch, job: Job, warmup_steps: int) -> Any:
         model = load_model(spec.model, world.device, lambda *_: None)
         prompt = spec.generation.prompts[0]
         text = model.encode(prompt.prompt, prompt.negative_prompt, 3.0)
-        pipeline = parallelise(model, spec.model.path, world, job.steps)
-        from xfuser.core.distributed import get_runtime_state
-
-        get_runtime_state().runtime_config.warmup_steps = warmup_steps
+        pipeline = parallelise(model, spec.model.path, world, warmup_steps)
         output = pipeline(**text, guidance_scale=3.0, **call_arguments(spec.generation, prompt))
         return None if output is None else output.images[0]
     finally:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.harness.models import save_tiny_flux, save_tiny_sd3
 from tests.harness.ranks import run_ranks
-from tests.harness.sessions import FLUX, SD3, Job
+from tests.harness.sessions import DISTRIFUSION, FLUX, SD3, Job
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.facts import NoHooks
 from thinwire.runtime.generate import Session
@@ -55,9 +55,27 @@ def test_degrees_whose_product_is_not_the_number_of_ranks_are_refused(tiny_sd3: 
     assert "got 4" in sentence
 
 
-def test_pipefusion_is_refused(tiny_sd3: Path) -> None:
-    (sentence,) = refusals(Job(tiny_sd3, SD3, ring=1, pipefusion=2))
+def test_more_stages_than_layers_are_refused(tiny_sd3: Path) -> None:
+    (sentence,) = refusals(Job(tiny_sd3, SD3, ring=1, pipefusion=3, pixels=48))
     assert "parallelism.pipefusion" in sentence
+    assert "2 layers" in sentence
+
+
+def test_a_picture_that_the_stages_cannot_cut_evenly_is_refused(tiny_sd3: Path) -> None:
+    (sentence,) = refusals(Job(tiny_sd3, SD3, ring=2, pipefusion=2, pixels=48))
+    assert "divisible by ulysses x ring x pipefusion = 4, got 6 rows" in sentence
+
+
+@pytest.mark.parametrize(
+    ("degrees", "expected"),
+    [({"ulysses": 2, "ring": 1}, "with ring 1"), ({"ring": 2, "pipefusion": 2}, "with pipefusion above 1")],
+)
+def test_distrifusion_without_a_ring_or_with_stages_is_refused(
+    tiny_sd3: Path, degrees: dict[str, int], expected: str
+) -> None:
+    (sentence,) = refusals(Job(tiny_sd3, SD3, patch_mode=DISTRIFUSION, **degrees))
+    assert "parallelism.patchMode" in sentence
+    assert expected in sentence
 
 
 def test_guidance_parallelism_without_a_guidance_batch_is_refused(tiny_flux: Path) -> None:

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
-from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism
+from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism, PatchMode
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts
-from thinwire.controller.manifest.preflight.strategies import NOT_RUN_YET, Standing, asked_for, verdict
+from thinwire.controller.manifest.preflight.strategies import Standing, asked_for, verdict
 from thinwire.controller.manifest.refusal import Refusal
 
 
 def release_refusals(job: DiffusionJob, facts: ModelFacts | None) -> list[Refusal]:
-    """Refuse strategies that the schema knows and this release's runtime, or this model's family, does not run."""
+    """Refuse strategies that this model's family does not run, and those that do not go together."""
     remedy = _instead(job, facts)
     refusals = []
     for strategy, got in asked_for(job.parallelism).items():
         usual = "None" if strategy.is_patch_mode else "1"
-        if strategy in NOT_RUN_YET:
-            expected = f"{usual}, which is what this release runs"
-        elif facts is not None and (found := verdict(facts.family, strategy)).standing is not Standing.SUPPORTED:
+        if facts is not None and (found := verdict(facts.family, strategy)).standing is not Standing.SUPPORTED:
             expected = f"{usual} for {facts.family.pipeline} ({found.reason})"
         else:
             continue
         refusals.append(
             Refusal(strategy.field, expected, got, "remove the field" if strategy.is_patch_mode else remedy)
         )
+    refusals.extend(_combination_refusals(job.parallelism))
     if job.accelerator == "cpu" and job.model.dtype is Dtype.FLOAT16:
         expected = "Auto, float32 or bfloat16 with accelerator cpu"
         refusals.append(Refusal("spec.model.dtype", expected, "float16", "set it to Auto"))
     return refusals
+
+
+def _combination_refusals(parallelism: Parallelism) -> list[Refusal]:
+    mode, field = parallelism.patch_mode, "spec.parallelism.patchMode"
+    if mode is not PatchMode.NONE and parallelism.ring == 1:
+        remedy = "set parallelism.ring to the number of patches or remove the field"
+        return [Refusal(field, "None with ring 1: patches are the shards of a ring", str(mode), remedy)]
+    if mode is PatchMode.DISTRIFUSION and parallelism.pipefusion > 1:
+        expected = "None or Gather with pipefusion above 1, whose patches are stale already"
+        return [Refusal(field, expected, str(mode), "remove the field or set pipefusion to 1")]
+    return []
 
 
 def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
@@ -46,6 +56,10 @@ def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
     if not facts.family.shares_rows and tokens % parallelism.sequence:
         expected = f"ulysses * ring to divide the {tokens} tokens of this size and number of frames"
         refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), _instead(job, facts)))
+    stages = parallelism.pipefusion
+    if -(-facts.layers // stages) * (stages - 1) >= facts.layers > 0 and stages > 1:
+        expected = f"stages that each get some of the model's {facts.layers} layers"
+        refusals.append(Refusal("spec.parallelism.pipefusion", expected, str(stages), _instead(job, facts)))
     refusals.extend(_sides(job, facts))
     refusals.extend(_frames(job, facts))
     return refusals
@@ -77,13 +91,14 @@ def _frames(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
 
 
 def _sides(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
-    """Refuse sides that are not whole tokens; rows of tokens are shared evenly by the ranks of a sequence."""
-    generation = job.generation
-    shares = job.parallelism.sequence if facts.family.shares_rows else 1
+    """Refuse sides that are not whole tokens; the ranks of a sequence and the patches share rows of tokens evenly."""
+    generation, parallelism = job.generation, job.parallelism
+    shares = parallelism.sequence * parallelism.pipefusion if facts.family.shares_rows else 1
+    shared_by = "ulysses * ring" + (" * pipefusion" if parallelism.pipefusion > 1 else "")
     refusals = []
     for name, pixels, parts in (("height", generation.height, shares), ("width", generation.width, 1)):
         step = facts.token_pixels * parts
-        split = f" times ulysses * ring ({parts})" if parts > 1 else ""
+        split = f" times {shared_by} ({parts})" if parts > 1 else ""
         if pixels % step:
             expected = f"a multiple of {step}: the model's {facts.token_pixels} pixels a token{split}"
             lower = pixels // step * step

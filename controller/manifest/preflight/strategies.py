@@ -67,21 +67,12 @@ class Known(Protocol):
         """What xfuser does, and thinwire does not let run."""
 
 
-# What the schema knows and the runtime does not run yet, whatever the family.
-NOT_RUN_YET = frozenset(
-    {Strategy.PIPEFUSION, Strategy.GATHER, Strategy.DISTRIFUSION},
-)
-_NOT_YET = "not what this release runs"
-
-
 def verdict(family: Known, strategy: Strategy) -> Verdict:
     """Say whether a family runs in a strategy, and why not."""
     if strategy in family.missing_upstream:
         return Verdict(Standing.NOT_UPSTREAM, family.missing_upstream[strategy])
     if strategy in family.refused:
         return Verdict(Standing.REFUSED, family.refused[strategy])
-    if strategy in NOT_RUN_YET:
-        return Verdict(Standing.REFUSED, _NOT_YET)
     return Verdict(Standing.SUPPORTED)
 
 

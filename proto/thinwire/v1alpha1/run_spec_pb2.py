@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/thinwire/proto/thinwire/v1alpha1/run_spec.proto\x12\x11thinwire.v1alpha1\"\xb3\x03\n\x07RunSpec\x12\x10\n\x08job_name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.thinwire.v1alpha1.Model\x12\x33\n\x0bparallelism\x18\x05 \x01(\x0b\x32\x1e.thinwire.v1alpha1.Parallelism\x12\x33\n\x0b\x63ompression\x18\x06 \x01(\x0b\x32\x1e.thinwire.v1alpha1.Compression\x12\x31\n\ngeneration\x18\x07 \x01(\x0b\x32\x1d.thinwire.v1alpha1.Generation\x12\x12\n\noutput_dir\x18\x08 \x01(\t\x12\x19\n\x11telemetry_address\x18\t \x01(\t\x12;\n\remulated_link\x18\n \x03(\x0b\x32$.thinwire.v1alpha1.EmulatedLinkPhase\x12@\n\x12telemetry_security\x18\x0b \x01(\x0b\x32$.thinwire.v1alpha1.TelemetrySecurity\"M\n\x11TelemetrySecurity\x12\x0f\n\x07\x63\x61_file\x18\x01 \x01(\t\x12\x12\n\ntoken_file\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t\"\x8b\x01\n\x05Model\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\'\n\x05\x64type\x18\x03 \x01(\x0e\x32\x18.thinwire.v1alpha1.Dtype\x12\x0f\n\x07\x62undled\x18\x04 \x01(\t\x12(\n\x03hub\x18\x05 \x01(\x0b\x32\x1b.thinwire.v1alpha1.HubModel\"*\n\x08HubModel\x12\x0c\n\x04repo\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"[\n\x0bParallelism\x12\x0f\n\x07ulysses\x18\x01 \x01(\x05\x12\x0c\n\x04ring\x18\x02 \x01(\x05\x12\x12\n\npipefusion\x18\x03 \x01(\x05\x12\x0b\n\x03\x63\x66g\x18\x04 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x05\"\x95\x02\n\x0b\x43ompression\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\".thinwire.v1alpha1.CompressionMode\x12\x15\n\rmin_millibits\x18\x02 \x01(\x05\x12\x15\n\rmax_millibits\x18\x03 \x01(\x05\x12\x1c\n\x14target_stall_percent\x18\x04 \x01(\x05\x12 \n\x18max_relative_error_milli\x18\x05 \x01(\x05\x12\x14\n\x0cwarmup_steps\x18\x06 \x01(\x05\x12\x1d\n\x15\x62\x61se_memory_mebibytes\x18\x07 \x01(\x05\x12\x17\n\x0fpredictor_order\x18\x08 \x01(\x05\x12\x18\n\x10\x63\x61libration_path\x18\t \x01(\t\"\xb3\x01\n\nGeneration\x12*\n\x07prompts\x18\x01 \x03(\x0b\x32\x19.thinwire.v1alpha1.Prompt\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x1c\n\x14guidance_scale_milli\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x12\n\nnum_frames\x18\x06 \x01(\x05\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x05\"M\n\x06Prompt\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\"?\n\x11\x45mulatedLinkPhase\x12\x17\n\x0f\x62its_per_second\x18\x01 \x01(\x03\x12\x11\n\tfrom_step\x18\x02 \x01(\x05*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03*\x88\x01\n\x0f\x43ompressionMode\x12 \n\x1c\x43OMPRESSION_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMPRESSION_MODE_ADAPTIVE\x10\x01\x12\x1a\n\x16\x43OMPRESSION_MODE_FIXED\x10\x02\x12\x18\n\x14\x43OMPRESSION_MODE_OFF\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/thinwire/proto/thinwire/v1alpha1/run_spec.proto\x12\x11thinwire.v1alpha1\"\xb3\x03\n\x07RunSpec\x12\x10\n\x08job_name\x18\x01 \x01(\t\x12\x11\n\tnamespace\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\'\n\x05model\x18\x04 \x01(\x0b\x32\x18.thinwire.v1alpha1.Model\x12\x33\n\x0bparallelism\x18\x05 \x01(\x0b\x32\x1e.thinwire.v1alpha1.Parallelism\x12\x33\n\x0b\x63ompression\x18\x06 \x01(\x0b\x32\x1e.thinwire.v1alpha1.Compression\x12\x31\n\ngeneration\x18\x07 \x01(\x0b\x32\x1d.thinwire.v1alpha1.Generation\x12\x12\n\noutput_dir\x18\x08 \x01(\t\x12\x19\n\x11telemetry_address\x18\t \x01(\t\x12;\n\remulated_link\x18\n \x03(\x0b\x32$.thinwire.v1alpha1.EmulatedLinkPhase\x12@\n\x12telemetry_security\x18\x0b \x01(\x0b\x32$.thinwire.v1alpha1.TelemetrySecurity\"M\n\x11TelemetrySecurity\x12\x0f\n\x07\x63\x61_file\x18\x01 \x01(\t\x12\x12\n\ntoken_file\x18\x02 \x01(\t\x12\x13\n\x0bserver_name\x18\x03 \x01(\t\"\x8b\x01\n\x05Model\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x10\n\x08pipeline\x18\x02 \x01(\t\x12\'\n\x05\x64type\x18\x03 \x01(\x0e\x32\x18.thinwire.v1alpha1.Dtype\x12\x0f\n\x07\x62undled\x18\x04 \x01(\t\x12(\n\x03hub\x18\x05 \x01(\x0b\x32\x1b.thinwire.v1alpha1.HubModel\"*\n\x08HubModel\x12\x0c\n\x04repo\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\"\x8d\x01\n\x0bParallelism\x12\x0f\n\x07ulysses\x18\x01 \x01(\x05\x12\x0c\n\x04ring\x18\x02 \x01(\x05\x12\x12\n\npipefusion\x18\x03 \x01(\x05\x12\x0b\n\x03\x63\x66g\x18\x04 \x01(\x05\x12\x0c\n\x04\x64\x61ta\x18\x05 \x01(\x05\x12\x30\n\npatch_mode\x18\x06 \x01(\x0e\x32\x1c.thinwire.v1alpha1.PatchMode\"\x95\x02\n\x0b\x43ompression\x12\x30\n\x04mode\x18\x01 \x01(\x0e\x32\".thinwire.v1alpha1.CompressionMode\x12\x15\n\rmin_millibits\x18\x02 \x01(\x05\x12\x15\n\rmax_millibits\x18\x03 \x01(\x05\x12\x1c\n\x14target_stall_percent\x18\x04 \x01(\x05\x12 \n\x18max_relative_error_milli\x18\x05 \x01(\x05\x12\x14\n\x0cwarmup_steps\x18\x06 \x01(\x05\x12\x1d\n\x15\x62\x61se_memory_mebibytes\x18\x07 \x01(\x05\x12\x17\n\x0fpredictor_order\x18\x08 \x01(\x05\x12\x18\n\x10\x63\x61libration_path\x18\t \x01(\t\"\xb3\x01\n\nGeneration\x12*\n\x07prompts\x18\x01 \x03(\x0b\x32\x19.thinwire.v1alpha1.Prompt\x12\r\n\x05steps\x18\x02 \x01(\x05\x12\x1c\n\x14guidance_scale_milli\x18\x03 \x01(\x05\x12\x0e\n\x06height\x18\x04 \x01(\x05\x12\r\n\x05width\x18\x05 \x01(\x05\x12\x12\n\nnum_frames\x18\x06 \x01(\x05\x12\x19\n\x11\x66rames_per_second\x18\x07 \x01(\x05\"M\n\x06Prompt\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x17\n\x0fnegative_prompt\x18\x03 \x01(\t\x12\x0c\n\x04seed\x18\x04 \x01(\x03\"?\n\x11\x45mulatedLinkPhase\x12\x17\n\x0f\x62its_per_second\x18\x01 \x01(\x03\x12\x11\n\tfrom_step\x18\x02 \x01(\x05*X\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x11\n\rDTYPE_FLOAT32\x10\x01\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x02\x12\x11\n\rDTYPE_FLOAT16\x10\x03*p\n\tPatchMode\x12\x1a\n\x16PATCH_MODE_UNSPECIFIED\x10\x00\x12\x13\n\x0fPATCH_MODE_NONE\x10\x01\x12\x15\n\x11PATCH_MODE_GATHER\x10\x02\x12\x1b\n\x17PATCH_MODE_DISTRIFUSION\x10\x03*\x88\x01\n\x0f\x43ompressionMode\x12 \n\x1c\x43OMPRESSION_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x43OMPRESSION_MODE_ADAPTIVE\x10\x01\x12\x1a\n\x16\x43OMPRESSION_MODE_FIXED\x10\x02\x12\x18\n\x14\x43OMPRESSION_MODE_OFF\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'thinwire.proto.thinwire.v1alpha1.run_spec_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DTYPE']._serialized_start=1472
-  _globals['_DTYPE']._serialized_end=1560
-  _globals['_COMPRESSIONMODE']._serialized_start=1563
-  _globals['_COMPRESSIONMODE']._serialized_end=1699
+  _globals['_DTYPE']._serialized_start=1523
+  _globals['_DTYPE']._serialized_end=1611
+  _globals['_PATCHMODE']._serialized_start=1613
+  _globals['_PATCHMODE']._serialized_end=1725
+  _globals['_COMPRESSIONMODE']._serialized_start=1728
+  _globals['_COMPRESSIONMODE']._serialized_end=1864
   _globals['_RUNSPEC']._serialized_start=71
   _globals['_RUNSPEC']._serialized_end=506
   _globals['_TELEMETRYSECURITY']._serialized_start=508
@@ -43,14 +45,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_end=727
   _globals['_HUBMODEL']._serialized_start=729
   _globals['_HUBMODEL']._serialized_end=771
-  _globals['_PARALLELISM']._serialized_start=773
-  _globals['_PARALLELISM']._serialized_end=864
-  _globals['_COMPRESSION']._serialized_start=867
-  _globals['_COMPRESSION']._serialized_end=1144
-  _globals['_GENERATION']._serialized_start=1147
-  _globals['_GENERATION']._serialized_end=1326
-  _globals['_PROMPT']._serialized_start=1328
-  _globals['_PROMPT']._serialized_end=1405
-  _globals['_EMULATEDLINKPHASE']._serialized_start=1407
-  _globals['_EMULATEDLINKPHASE']._serialized_end=1470
+  _globals['_PARALLELISM']._serialized_start=774
+  _globals['_PARALLELISM']._serialized_end=915
+  _globals['_COMPRESSION']._serialized_start=918
+  _globals['_COMPRESSION']._serialized_end=1195
+  _globals['_GENERATION']._serialized_start=1198
+  _globals['_GENERATION']._serialized_end=1377
+  _globals['_PROMPT']._serialized_start=1379
+  _globals['_PROMPT']._serialized_end=1456
+  _globals['_EMULATEDLINKPHASE']._serialized_start=1458
+  _globals['_EMULATEDLINKPHASE']._serialized_end=1521
 # @@protoc_insertion_point(module_scope)

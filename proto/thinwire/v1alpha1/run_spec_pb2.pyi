@@ -40,6 +40,31 @@ DTYPE_BFLOAT16: Dtype.ValueType  # 2
 DTYPE_FLOAT16: Dtype.ValueType  # 3
 Global___Dtype: _TypeAlias = Dtype  # noqa: Y015
 
+class _PatchMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PatchModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PatchMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PATCH_MODE_UNSPECIFIED: _PatchMode.ValueType  # 0
+    PATCH_MODE_NONE: _PatchMode.ValueType  # 1
+    """Keys and values go round the ring; attention is exact."""
+    PATCH_MODE_GATHER: _PatchMode.ValueType  # 2
+    """They are collected before attention begins; attention is exact."""
+    PATCH_MODE_DISTRIFUSION: _PatchMode.ValueType  # 3
+    """Those of the last step are used, while this step's are on their way."""
+
+class PatchMode(_PatchMode, metaclass=_PatchModeEnumTypeWrapper): ...
+
+PATCH_MODE_UNSPECIFIED: PatchMode.ValueType  # 0
+PATCH_MODE_NONE: PatchMode.ValueType  # 1
+"""Keys and values go round the ring; attention is exact."""
+PATCH_MODE_GATHER: PatchMode.ValueType  # 2
+"""They are collected before attention begins; attention is exact."""
+PATCH_MODE_DISTRIFUSION: PatchMode.ValueType  # 3
+"""Those of the last step are used, while this step's are on their way."""
+Global___PatchMode: _TypeAlias = PatchMode  # noqa: Y015
+
 class _CompressionMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -221,11 +246,14 @@ class Parallelism(_message.Message):
     PIPEFUSION_FIELD_NUMBER: _builtins.int
     CFG_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
+    PATCH_MODE_FIELD_NUMBER: _builtins.int
     ulysses: _builtins.int
     ring: _builtins.int
     pipefusion: _builtins.int
     cfg: _builtins.int
     data: _builtins.int
+    patch_mode: Global___PatchMode.ValueType
+    """How the ranks of a ring see each other's tokens."""
     def __init__(
         self,
         *,
@@ -234,10 +262,11 @@ class Parallelism(_message.Message):
         pipefusion: _builtins.int = ...,
         cfg: _builtins.int = ...,
         data: _builtins.int = ...,
+        patch_mode: Global___PatchMode.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cfg", b"cfg", "data", b"data", "pipefusion", b"pipefusion", "ring", b"ring", "ulysses", b"ulysses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cfg", b"cfg", "data", b"data", "patch_mode", b"patch_mode", "pipefusion", b"pipefusion", "ring", b"ring", "ulysses", b"ulysses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

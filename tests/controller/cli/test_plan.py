@@ -52,7 +52,8 @@ def test_a_refusal_names_the_line_and_the_nearest_that_works(tmp_path: Path) -> 
     assert result.exit_code == 2
     line = next(number for number, text in enumerate(file.read_text().splitlines(), 1) if "pipefusion" in text)
     assert result.stderr == (
-        f"{file}:{line}: spec.parallelism.pipefusion: expected 1, which is what this release runs, got 4; "
+        f"{file}:{line}: spec.parallelism.pipefusion: expected stages that each get some of the model's 2 layers, "
+        "got 4; "
         "set ulysses 1 and ring 4 and leave the other degrees at 1\n"
     )
     assert json.loads(called(file, "-o", "json").stdout)["refusals"][0]["line"] == line

@@ -187,13 +187,23 @@ UNFIT = [
     ),
     (
         {"spec.parallelism": {"pipefusion": 4}},
-        "spec.parallelism.pipefusion: expected 1, which is what this release runs, got 4; "
+        "spec.parallelism.pipefusion: expected stages that each get some of the model's 2 layers, got 4; "
         "set ulysses 1 and ring 4 and leave the other degrees at 1",
     ),
     (
-        {"spec.parallelism.patchMode": "DistriFusion"},
-        "spec.parallelism.patchMode: expected None, which is what this release runs, got DistriFusion; "
-        "remove the field",
+        {"spec.parallelism": {"ring": 2, "pipefusion": 2}, "spec.generation.height": 40},
+        "spec.generation.height: expected a multiple of 16: the model's 4 pixels a token times "
+        "ulysses * ring * pipefusion (4), got 40; set it to 32 or 48",
+    ),
+    (
+        {"spec.parallelism": {"ulysses": 4, "patchMode": "DistriFusion"}},
+        "spec.parallelism.patchMode: expected None with ring 1: patches are the shards of a ring, got DistriFusion; "
+        "set parallelism.ring to the number of patches or remove the field",
+    ),
+    (
+        {"spec.parallelism": {"ring": 2, "pipefusion": 2, "patchMode": "DistriFusion"}},
+        "spec.parallelism.patchMode: expected None or Gather with pipefusion above 1, whose patches are stale already, "
+        "got DistriFusion; remove the field or set pipefusion to 1",
     ),
     (
         {"spec.model.dtype": "float16"},
@@ -210,9 +220,18 @@ def test_what_the_model_cannot_do_is_refused_with_what_it_can(
 
 
 @pytest.mark.parametrize(
-    "degrees", [{"ulysses": 2, "cfg": 2}, {"ring": 2, "cfg": 2}, {"data": 4}, {"data": 2, "ring": 2}], ids=str
+    "degrees",
+    [
+        {"ulysses": 2, "cfg": 2},
+        {"ring": 2, "cfg": 2},
+        {"data": 4},
+        {"data": 2, "ring": 2},
+        {"pipefusion": 2, "cfg": 2},
+        {"ring": 4, "patchMode": "DistriFusion"},
+    ],
+    ids=str,
 )
-def test_what_the_model_can_do_is_admitted(tmp_path: Path, degrees: dict[str, int]) -> None:
+def test_what_the_model_can_do_is_admitted(tmp_path: Path, degrees: dict[str, Any]) -> None:
     assert refusals(sd3_folder(tmp_path / "model"), {"spec.parallelism": degrees}) == []
 
 

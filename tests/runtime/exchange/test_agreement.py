@@ -2,7 +2,6 @@
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from tests.harness.sessions import ADAPTIVE, Job, assert_bases_agree, run_job
 from thinwire.compression import BITS1, LADDER, RAW
+from thinwire.runtime.exchange.courier import Arrival
 from thinwire.runtime.exchange.wire import Neighbours, Wire
 from thinwire.runtime.facts import Directive
 from thinwire.runtime.parallel import Launch
@@ -115,18 +115,18 @@ def damaging(launch: Launch) -> AbstractContextManager[object]:
     """On rank 1, in every second step from step 2 on, damage one more field of one frame that arrives."""
     if launch.rank != 1:
         return nullcontext()
-    all_gather, damaged = Wire.all_gather, set()
+    hop_beside, damaged = Wire.hop_beside, set()
 
-    def damaging_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
-        received = all_gather(self, parcel, neighbours, *about)
+    def damaging_hop(self: Wire, parcel: torch.Tensor, neighbours: Neighbours) -> Arrival:
+        arrival = hop_beside(self, parcel, neighbours)
         step = self.moment.step
         number = (step - 2) // 2
         if step >= 2 and step % 2 == 0 and step not in damaged and number < len(FIELDS):
             damaged.add(step)
-            received[0][list(FIELDS.values())[number]] ^= 0xFF
-        return received
+            arrival.tensor[list(FIELDS.values())[number]] ^= 0xFF
+        return arrival
 
-    return patch.object(Wire, "all_gather", damaging_all_gather)
+    return patch.object(Wire, "hop_beside", damaging_hop)
 
 
 def test_a_frame_with_any_field_wrong_is_refused_and_repaired_by_a_key_frame(tiny_sd3: Path) -> None:
@@ -144,13 +144,13 @@ def corrupting_a_base(launch: Launch) -> AbstractContextManager[object]:
     """On rank 1, in step 5, flip a bit of a base without telling anybody."""
     if launch.rank != 1:
         return nullcontext()
-    all_gather = Wire.all_gather
+    hop_beside = Wire.hop_beside
 
-    def flipping_all_gather(self: Wire, parcel: torch.Tensor, neighbours: Neighbours, *about: Any) -> torch.Tensor:
+    def flipping_hop(self: Wire, parcel: torch.Tensor, neighbours: Neighbours) -> Arrival:
         if self.moment.step == 5 and self.moment.layer == 0:
             for decoder in BASES:
                 decoder._state.base.view(torch.int32)[0, 0] ^= 1
-        return all_gather(self, parcel, neighbours, *about)
+        return hop_beside(self, parcel, neighbours)
 
     from thinwire.runtime.exchange.streams import Streams
 
@@ -164,7 +164,7 @@ def corrupting_a_base(launch: Launch) -> AbstractContextManager[object]:
         return decoder
 
     stack = patch.multiple(Streams, decoder=keeping_decoder)
-    wire = patch.object(Wire, "all_gather", flipping_all_gather)
+    wire = patch.object(Wire, "hop_beside", flipping_hop)
 
     class Both:
         def __enter__(self) -> None:

@@ -73,7 +73,7 @@ class GivenBack:
         close = World.close
 
         def checking_close(world: World) -> None:
-            from thinwire.runtime.exchange.seams import guidance_coordinator
+            from thinwire.runtime.exchange.upstream import guidance_coordinator
 
             assert "all_gather" not in vars(guidance_coordinator())
             close(world)

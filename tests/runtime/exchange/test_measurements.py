@@ -1,5 +1,6 @@
 """What a run says about itself: bytes, windows, pacing, memory."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from types import SimpleNamespace
@@ -56,16 +57,19 @@ def counting_group_bytes(launch: Launch) -> AbstractContextManager[object]:
             return dist.isend(tensor, group=group, group_dst=group_dst)
 
     counting = CountingGroup()
-    note = wire.Wire.note
 
-    def checking_note(self: wire.Wire, *arguments: object) -> None:
-        before = counting.sent_bytes
-        counting.sent_bytes = 0
-        note(self, *arguments)
-        assert self.meter.samples[-1].sent_bytes == pytest.approx(before, rel=0.02)
+    def checking(note: Callable[..., None]) -> Callable[..., None]:
+        def checking_note(self: wire.Wire, *arguments: object) -> None:
+            before = counting.sent_bytes
+            counting.sent_bytes = 0
+            note(self, *arguments)
+            assert self.meter.samples[-1].sent_bytes == pytest.approx(before, rel=0.02)
+
+        return checking_note
 
     both = patch.multiple(wire, dist=counting)
-    noted = patch.object(wire.Wire, "note", checking_note)
+    names = ("note", "note_arrival")
+    noted = patch.multiple(wire.Wire, **{name: checking(getattr(wire.Wire, name)) for name in names})
 
     class Both:
         def __enter__(self) -> None:
