@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 from bench.operator_scale.measure import Setting, measure
+from bench.operator_scale.page import write_page
 from bench.operator_scale.table import table
 
-RESULT = Path(__file__).resolve().parent.parent / "docs/results/operator.json"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+RESULT = DOCS / "results/operator.json"
 
 
 def main(arguments: list[str]) -> int:
@@ -34,6 +36,8 @@ def main(arguments: list[str]) -> int:
         asked.output.parent.mkdir(parents=True, exist_ok=True)
         asked.output.write_text(json.dumps(result, indent=1) + "\n")
     print(table(result))
+    if asked.output == RESULT:
+        write_page(result, DOCS)
     return 0
 
 
