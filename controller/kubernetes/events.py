@@ -74,6 +74,13 @@ def notes_between(before: Moment, after: Moment) -> Iterator[Note]:
             yield Note("Failed", f"{new.message} ({_progress(new)})", is_warning=True, action=action)
 
 
+def controller_fault(error: Exception) -> Note:
+    """That a pass over a job broke: the job would stand still without a word otherwise."""
+    said = f"{type(error).__name__}: {error}"[:300]
+    text = f"a fault of the controller ({said}); its log has the whole of it, and the job is tried again"
+    return Note("ControllerFault", text, is_warning=True)
+
+
 def limits_changed(allowed: Allowed) -> Note:
     """That an edit of the manifest reached the law."""
     least, most = allowed.min_millibits / 1000, allowed.max_millibits / 1000

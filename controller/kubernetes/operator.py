@@ -21,7 +21,7 @@ from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
 from thinwire.controller.kubernetes.conditions import Gang
 from thinwire.controller.kubernetes.diagnosis import Cause, ended_by, waits_for
-from thinwire.controller.kubernetes.events import Moment, Recorder, limits_changed, notes_between
+from thinwire.controller.kubernetes.events import Moment, Recorder, controller_fault, limits_changed, notes_between
 from thinwire.controller.kubernetes.launcher import ClusterLauncher, Gangs
 from thinwire.controller.kubernetes.metrics import Metrics
 from thinwire.controller.kubernetes.resources import (
@@ -117,14 +117,22 @@ class Operator:
                 tasks.create_task(reflector.run())
             for reflector in self._reflectors:
                 await reflector.synced.wait()
-            for raw in self._jobs.all():
-                self._look_up(JobKey(namespace_of(raw), name_of(raw)), raw)
+            self._meet()
             _log.info("caches_synced", jobs=len(self._known))
             self.synced.set()
             tasks.create_task(self._resync())
             tasks.create_task(self._recorder.run())
             for _ in range(_WORKERS):
                 tasks.create_task(self._work())
+
+    def _meet(self) -> None:
+        """Know every job before the first rank reports. One that cannot be read is its own pass's to tell of."""
+        for raw in self._jobs.all():
+            key = JobKey(namespace_of(raw), name_of(raw))
+            try:
+                self._look_up(key, raw)
+            except Exception:
+                _log.exception("job_unreadable", job=str(key))
 
     async def _resync(self) -> None:
         while True:
@@ -147,11 +155,14 @@ class Operator:
                 _log.warning("reconcile_failed", job=str(key), status=error.status, reason=str(error), again_in=pause)
                 if error.refused:
                     await self._admit(key, error)
-            except Exception:
+            except Exception as error:
                 # A fault of ours in one job must not end the others' controller; it is logged whole and tried again.
                 self._metrics.failures.inc()
                 pause = self._queue.add_failed(key)
                 _log.exception("reconcile_broke", job=str(key), again_in=pause)
+                raw = self._jobs.get(key.namespace, key.name)
+                if raw is not None:
+                    self._recorder.tell(raw, controller_fault(error))
             finally:
                 self._queue.done(key)
 

@@ -15,6 +15,7 @@ from thinwire.controller.policy.tuner import Link
 
 _LONGEST_MESSAGE = 2000
 _LONGEST_REASON = 1000
+_LARGEST_ERROR = 1e6
 
 
 def record_of(raw: Raw, job: DiffusionJob) -> JobRecord:
@@ -127,7 +128,7 @@ def _compression(record: JobRecord) -> Raw:
         "reason": heard.last_reason[:_LONGEST_REASON],
     }
     if heard.step is not None:
-        shown["relativeErrorMilli"] = round(max(heard.step.max_relative_error, 0.0) * 1000)
+        shown["relativeErrorMilli"] = round(min(max(heard.step.max_relative_error, 0.0), _LARGEST_ERROR) * 1000)
         sent = record.bytes_before[0] + heard.step.bytes_sent
         uncompressed = record.bytes_before[1] + heard.step.bytes_uncompressed
         if uncompressed:

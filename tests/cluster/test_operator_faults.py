@@ -17,7 +17,7 @@ from tests.cluster.binaries import found as found_binaries
 from tests.cluster.control_plane import ControlPlane, control_plane
 from tests.cluster.gangs import BATCH, complete_gang, fail_gang, found, gang, make_pods, run_pods
 from tests.cluster.jobs_api import JobsApi
-from tests.cluster.operating import await_state, make_surroundings, status, submit, told
+from tests.cluster.operating import await_state, condition, make_surroundings, status, submit, told
 from tests.cluster.operator_process import OperatorProcess, operator_process
 from tests.cluster.people import People
 from tests.cluster.reporting import Rank
@@ -175,6 +175,21 @@ def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPla
         eventually(lambda: found(jobs, jobs.path("least")) is None)
         refused = [line for line in operator.log.read_text().splitlines() if "orbidden" in line]
     assert refused == []
+
+
+def test_a_right_that_is_missing_is_told_by_the_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    people = People(jobs)
+    people.account("default", "powerless")
+    for heading, rules in rules_of(RBAC_PAGE.read_text()).items():
+        granted = [rule for rule in rules if rule["resources"] != ["services"]]
+        people.may("default", "powerless", granted, everywhere="own namespace" not in heading)
+    token = people.token("default", "powerless")
+    with operator_process(own_plane, "--lease-name", "powerless", token=token):
+        submit(jobs, "forbidden")
+        eventually(lambda: condition(jobs, "forbidden", "Running")["reason"] == "Forbidden", within_seconds=60)
+        assert "services" in status(jobs, "forbidden")["message"]
+        assert "Forbidden" in eventually(lambda: told(jobs, "forbidden"))
+    jobs.delete("forbidden")
 
 
 def rules_of(page: str) -> dict[str, list[dict[str, Any]]]:
