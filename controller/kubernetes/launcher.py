@@ -91,7 +91,8 @@ class ClusterLauncher:
             if resource is JOBS:
                 self.gangs.jobs.put(applied)
         _log.info("attempt_started", job=f"{self.job.namespace}/{self.job.name}", attempt=number)
-        await self._clear(number - 1)
+        if number > 1:
+            await self._clear(number - 1)
 
     async def stop(self, number: int, reason: StopReason) -> None:
         """Note why, and delete the attempt's Job with its pods; it is there until they are gone."""
