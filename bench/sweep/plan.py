@@ -10,6 +10,8 @@ from bench.sweep.variants import Kind, Variant
 RATIOS = (18.0, 0.5, 2.0, 5.0, 10.0, 1.0, 20.0)
 """Communication over computing time of the uncompressed ring; the paper's FLUX at 0.5 GB/s is about 18."""
 
+ESSENTIAL = ("thinwire adaptive", "cf-1bit", "thinwire bits1", "thinwire transform-500", "thinwire off", "xfuser ring")
+
 _START_SECONDS = 4.0
 _BITS = {"transform-250": 0.3, "transform-500": 0.55, "bits1": 1.2, "transform-1000": 1.05, "cf-1bit": 1.3}
 _USUAL_BITS = 4.0
@@ -42,14 +44,19 @@ class Planned:
 
 
 def planned_runs(variants: Sequence[Variant], ratios: Iterable[float], turns: Iterable[int]) -> list[Planned]:
-    """Return all runs, turn by turn, so that whatever has run when time is up is interleaved."""
+    """Return all runs, turn by turn, so that whatever has run when time is up is interleaved; in every turn first at
+    every ratio what the asked figures rest on, then the rest.
+    """
     levels = list(ratios)
+    linked = [variant for variant in variants if variant.kind is not Kind.ONE_PROCESS]
+    first = [variant for variant in linked if variant.name in ESSENTIAL]
+    rest = [variant for variant in linked if variant.name not in ESSENTIAL]
     runs = []
     for turn in turns:
         runs += [Planned(variant, 0.0, turn) for variant in variants if variant.kind is Kind.ONE_PROCESS]
-        for ratio in levels:
-            here = [variant for variant in variants if variant.kind is not Kind.ONE_PROCESS]
-            runs += [Planned(variant, ratio, turn) for variant in (here if turn % 2 == 0 else reversed(here))]
+        for some in (first, rest):
+            ordered = some if turn % 2 == 0 else some[::-1]
+            runs += [Planned(variant, ratio, turn) for ratio in levels for variant in ordered]
     return runs
 
 

@@ -65,7 +65,8 @@ class ResultFile:
     def keep_reference(self, prompt: int, pixels: Pixels) -> None:
         """Keep what one process made of a prompt."""
         self.references[prompt] = pixels
-        np.savez_compressed(self._pixels, **{str(number): kept for number, kept in self.references.items()})
+        by_name: dict[str, Any] = {str(number): kept for number, kept in self.references.items()}
+        np.savez_compressed(self._pixels, **by_name)
 
     def keep(self, run: Planned, made: Made, interface_bytes: int) -> dict[str, Any]:
         """Add a run, with its pictures compared with one process's, and write everything down."""

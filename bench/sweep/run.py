@@ -162,11 +162,11 @@ def make_together(
             sent_before = _sent_bytes(session)
             dist.barrier()
             began = time.perf_counter()
-            made = session.generate_pixels(prompt, first_job_step=number * setting.steps)
+            made = session.generate_pixels([prompt], first_job_step=number * setting.steps)
             dist.barrier()
             seconds = time.perf_counter() - began
-            if made is not None:
-                pixels.append(made)
+            if made:
+                pixels.extend(made)
                 pictures.append(_picture(seconds, hooks, _sent_bytes(session) - sent_before, launch.world_size))
     finally:
         session.close()
@@ -183,7 +183,7 @@ def _warm_up(session: Session, spec: pb.RunSpec) -> None:
     short = pb.Generation()
     short.CopyFrom(spec.generation)
     short.steps = WARM_UP_STEPS
-    replace(session, generation=short).generate_pixels(spec.generation.prompts[0], first_job_step=0)
+    replace(session, generation=short).generate_pixels(spec.generation.prompts[:1], first_job_step=0)
 
 
 def _command(session: Session, variant: Variant) -> None:

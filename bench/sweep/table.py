@@ -48,7 +48,7 @@ def bound_seconds(found: list[Cell], told: dict[str, Any], cell: Cell) -> float 
     if alone is None or not cell.ratio:
         return None
     layout = told["layout"]
-    bytes_per_second = layout["bytes_per_step"] / (cell.ratio * layout["compute_seconds"])
+    bytes_per_second = float(layout["bytes_per_step"] / (cell.ratio * layout["compute_seconds"]))
     return max(alone.step_seconds / 2, cell.bytes_per_step / bytes_per_second)
 
 
