@@ -55,12 +55,13 @@ class Gang:
             **(environment or {}),
         }
         for node in range(lab.nodes):
+            cores = _share(node, lab.nodes)
             log = gang.log(node)
             log.mkdir()
             with (log / TORCHRUN_LOG).open("ab") as said:
                 gang.started.append(
                     subprocess.Popen(
-                        _command(lab, node, ranks_per_node, log),
+                        [*("taskset", "--cpu-list", cores), *_command(lab, node, ranks_per_node, log)],
                         stdin=subprocess.DEVNULL,
                         stdout=said,
                         stderr=said,
@@ -105,6 +106,13 @@ class Gang:
         for torchrun in self.started:
             torchrun.kill()
             torchrun.wait()
+
+
+def _share(node: int, nodes: int) -> str:
+    """Return the cores that a node may use: the ranks of a real one do not take threads from another's."""
+    cores = sorted(os.sched_getaffinity(0))
+    mine = cores[node::nodes] or [cores[node % len(cores)]]
+    return ",".join(map(str, mine))
 
 
 def _command(lab: Lab, node: int, ranks_per_node: int, log: Path) -> list[str]:
