@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.simulator.table import HEADINGS, rows
+from bench.sweep.page import replay_section, sweep_section
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "docs/results"
@@ -32,12 +33,14 @@ def main(arguments: list[str]) -> int:
     codec = json.loads((RESULTS / "codec.json").read_text())
     overhead = json.loads((RESULTS / "overhead.json").read_text())
     simulate = json.loads((RESULTS / "simulate.json").read_text())
+    links = json.loads((RESULTS / "links.json").read_text())
+    replay = json.loads((RESULTS / "replay.json").read_text())
     readme = (ROOT / "README.md").read_text()
     before, rest = readme.split(BEGIN, 1)
     after = rest.split(END, 1)[1]
     pages = {
         ROOT / "README.md": f"{before}{BEGIN}\n{fidelity_table(fidelity)}\n{END}{after}",
-        ROOT / "docs/benchmarks.md": benchmarks_page(fidelity, codec, overhead, simulate),
+        ROOT / "docs/benchmarks.md": benchmarks_page(fidelity, codec, overhead, simulate) + links_pages(links, replay),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
     if check:
@@ -182,6 +185,22 @@ Encode and decode seconds over computing seconds, of the slowest rank, key frame
 {_simulated(simulate)}
 
 {_provenance(simulate)}
+"""
+
+
+def links_pages(links: dict[str, Any], replay: dict[str, Any]) -> str:
+    return f"""
+## Over shaped links
+
+{sweep_section(links)}
+
+{_provenance(links)}
+
+## The paper's setting, scaled down
+
+{replay_section(replay)}
+
+{_provenance(replay)}
 """
 
 

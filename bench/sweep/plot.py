@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import ScalarFormatter
 
 from bench.sweep.table import Cell, bound_seconds, cells
 
@@ -62,7 +63,7 @@ def _draw_fronts(found: list[Cell], path: Path) -> None:
     rows = -(-len(ratios) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(11, 3.6 * rows), squeeze=False)
     for axes, ratio in zip(grid.flat, ratios, strict=False):
-        for cell in (cell for cell in found if cell.ratio in (ratio, 0.0)):
+        for cell in (cell for cell in found if cell.ratio == ratio):
             star = cell.variant == _ADAPTIVE
             axes.scatter(
                 cell.seconds[0], cell.psnr_db, color=_colour(cell), marker="*" if star else "o", s=120 if star else 22
@@ -70,6 +71,10 @@ def _draw_fronts(found: list[Cell], path: Path) -> None:
             name = cell.variant.removeprefix("thinwire ")
             axes.annotate(name, (cell.seconds[0], cell.psnr_db), fontsize=6, xytext=(3, 3), textcoords="offset points")
         axes.set(xscale="log", xlabel="seconds a picture", ylabel="PSNR, dB")
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(ScalarFormatter())
+        axes.tick_params(axis="x", which="both", labelsize=6, rotation=45)
+        axes.margins(x=0.15)
         axes.set_title(f"communication / computing = {ratio:g}", fontsize=9)
         axes.grid(which="both", alpha=0.2)
     for axes in list(grid.flat)[len(ratios) :]:
