@@ -193,9 +193,11 @@ class StepBoundary:
             )
 
     def _drop_bases_of_uncoded(self) -> None:
-        rungs = self.state.rungs(self.policy.table)
+        rungs, last = self.state.rungs(self.policy.table), self.moment.stamp.rungs
         for operation, groups in self.groups.items():
-            if all(rungs.get(link_class) is None for link_class, _ in groups):
+            # What is read a step later still needs the bases of the step that ends.
+            needed = [last] if self.reads_later else []
+            if all(step.get(link_class) is None for link_class, _ in groups for step in (rungs, *needed)):
                 self.streams.drop(_EXCHANGES[operation])
 
     def _facts(
