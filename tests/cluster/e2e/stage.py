@@ -20,7 +20,7 @@ CHART = images.REPOSITORY / "charts" / "thinwire"
 CONTROLLER = "thinwire-controller"
 USER_ID = 65532
 ENDED = ("Succeeded", "Failed")
-JOB_SECONDS = 240.0
+JOB_SECONDS = 600.0
 
 Raw = dict[str, Any]
 
@@ -130,6 +130,10 @@ class Job:
 
         self._eventually(reached, within_seconds)
         return self.status()
+
+    def running_pods(self) -> list[Raw]:
+        """Those of the gang that works: earlier attempts leave pods that have ended."""
+        return [pod for pod in self.pods() if pod["status"].get("phase") == "Running"]
 
     def happened(self, kind: str, folder: Path) -> list[Raw]:
         """The events of this type that the ranks have written down on the volume, over all attempts."""

@@ -14,9 +14,10 @@ from tests.cluster.e2e.stage import Job, Stage, pictures
 from tests.cluster.node.images import REPOSITORY
 from tests.controller.waiting import eventually
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 EXAMPLE = REPOSITORY / "examples" / "emoji.yaml"
+UNCOMPRESSED_MILLIBITS = 32_000
 TOLERANCE_DB = 30.0
 """What two runs of different rates may differ by; the least rate of the example measured 46 dB in its worst tenth."""
 
@@ -70,7 +71,7 @@ def test_kubectl_get_shows_state_progress_rate_and_throughput(stage: Stage, emoj
     header, line = stage.kubectl("get", "dj", "emoji").splitlines()
     shown = dict(zip(header.split(), line.split(), strict=True))
     assert (shown["NAME"], shown["STATE"], shown["PROGRESS"]) == ("emoji", "Succeeded", "8/8")
-    assert 2000 <= int(shown["MILLIBITS"]) <= 16000
+    assert 2000 <= int(shown["MILLIBITS"]) <= UNCOMPRESSED_MILLIBITS
     assert int(shown["MBIT/S"]) > 0
 
 

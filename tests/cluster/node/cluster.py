@@ -32,6 +32,7 @@ READY_SECONDS = 180.0
 """Far more than the few seconds it takes: a busy machine must not fail a test."""
 
 _LOCK_SECONDS = 1800.0
+_CPU_SHARES = 128 * 1024
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,8 @@ def _prepare(made: Room, files: Files) -> None:
     for controller in Path("/sys/fs/cgroup").iterdir():
         if (controller / "cgroup.procs").exists() and controller.name != "unified":
             (controller / files.place.cgroup).mkdir(exist_ok=True)
+    # All pods together share one weight with every other process of the machine: without more of it they would starve.
+    Path("/sys/fs/cgroup/cpu", files.place.cgroup, "cpu.shares").write_text(str(_CPU_SHARES), encoding="utf-8")
 
 
 def _start(running: Cluster) -> None:

@@ -69,7 +69,18 @@ class Workshop:
         with tempfile.NamedTemporaryFile() as digest:
             target = f"oci:{self.layout}:{image}"
             self.buildah("push", "--quiet", "--disable-compression", "--digestfile", digest.name, image, target)
+            self._forget_old_blobs()
             return Path(digest.name).read_text(encoding="utf-8").strip()
+
+    def _forget_old_blobs(self) -> None:
+        """Remove what no image of the layout is made of any more."""
+        manifests = [one["digest"] for one in json.loads((self.layout / "index.json").read_bytes())["manifests"]]
+        wanted = {self.blob(digest) for digest in manifests}
+        for manifest in [json.loads(path.read_bytes()) for path in wanted]:
+            wanted |= {self.blob(one["digest"]) for one in (manifest["config"], *manifest["layers"])}
+        for path in (self.layout / "blobs" / "sha256").iterdir():
+            if path not in wanted:
+                path.unlink()
 
 
 def workshop() -> Workshop:
