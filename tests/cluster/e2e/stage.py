@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.cluster.node import images
 from tests.cluster.node.cluster import Cluster
+from tests.cluster.node.room import NodeError
 from tests.controller.waiting import eventually
 
 SYSTEM, STUDIO = "thinwire-system", "studio"
@@ -172,8 +173,15 @@ class Job:
         self.stage.kubectl("delete", "dj", self.name, "--wait=true")
 
     def _eventually(self, condition: Callable[[], bool], within_seconds: float) -> None:
+        def held() -> bool:
+            try:
+                return condition()
+            except NodeError:
+                # An API server that has just been started again does not answer every question.
+                return False
+
         try:
-            eventually(condition, within_seconds=within_seconds)
+            eventually(held, within_seconds=within_seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.story()}") from None
 
