@@ -19,7 +19,7 @@ from tests.controller.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-PROMPTS, STEPS = 8, 12
+PROMPTS, STEPS = 40, 12
 
 
 @dataclass(frozen=True)
