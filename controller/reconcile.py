@@ -108,6 +108,10 @@ def _shown(record: JobRecord, decided: Plan, attempts: tuple[Attempt, ...], now_
     started = [action.number for action in decided.actions if isinstance(action, StartAttempt)]
     newest = max([record.attempt, *started, *(attempt.number for attempt in attempts)])
     ended = decided.state.ended
+    heard = record.heard
+    if decided.state is State.SUCCEEDED:
+        # Ranks end well only when every prompt is done, also where their last words did not arrive.
+        heard = replace(heard, prompts_done=max(heard.prompts_done, record.prompts_total))
     shown = replace(
         record,
         state=decided.state,
@@ -115,12 +119,14 @@ def _shown(record: JobRecord, decided: Plan, attempts: tuple[Attempt, ...], now_
         restarts=decided.restarts,
         attempt=newest,
         completion_seconds=(record.completion_seconds or now_seconds) if ended else 0.0,
+        heard=heard,
     )
     return shown if _differs(shown, record) else record
 
 
 def _differs(one: JobRecord, other: JobRecord) -> bool:
     def visible(record: JobRecord) -> tuple[object, ...]:
-        return record.state, record.message, record.restarts, record.attempt, record.completion_seconds
+        done = record.heard.prompts_done
+        return record.state, record.message, record.restarts, record.attempt, record.completion_seconds, done
 
     return visible(one) != visible(other)
