@@ -183,7 +183,8 @@ def test_a_job_comes_through(
 def test_a_job_comes_through_faults_at_random_moments(
     stage: Stage, folder: Path, undisturbed: dict[str, np.ndarray]
 ) -> None:
-    seed = int(os.environ.get("THINWIRE_TEST_SEED", random.randrange(10**6)))
+    # The same faults at the same moments in every run, so that a red one can be repeated; other seeds by the variable.
+    seed = int(os.environ.get("THINWIRE_TEST_SEED", "897324"))
     print(f"THINWIRE_TEST_SEED={seed}")
     chance = random.Random(seed)
     running = submitted(stage, "random-moments")
