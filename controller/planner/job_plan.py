@@ -148,11 +148,14 @@ def _link(
 def _priced(
     rung: RungPrice, traffic: Traffic, link_class: LinkClass, memory: BaseMemory, value_bytes: int
 ) -> RungBytes:
+    def used(flow: Flow) -> RungPrice:
+        return rung if flow.of_attention else rungs.guidance_rung(rung)
+
     def coded(flow: Flow) -> int:
-        return (rung if flow.of_attention else rungs.guidance_rung(rung)).frame_bytes(flow.rows, flow.channels)
+        return used(flow).frame_bytes(flow.rows, flow.channels)
 
     def key_frame(flow: Flow) -> int:
-        return rungs.key_frame_bytes(rung, flow.rows, flow.channels, value_bytes)
+        return rungs.key_frame_bytes(used(flow), flow.rows, flow.channels, value_bytes)
 
     with_bases, without = split_layers(traffic, memory.layers_without)
     whole = without.bytes_per_step(link_class, lambda flow: flow.rows * flow.channels * value_bytes)
