@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from thinwire.runtime.errors import BadInputError
@@ -56,18 +57,8 @@ def put_in_place(partial: Path, path: Path) -> None:
     Raises:
         OutputError: there is none, or it could not be synced or renamed; what was at `path` before is still there.
     """
-    try:
-        descriptor = os.open(partial, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        partial.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise output_error(path, error) from error
+    with _renamed_when_synced(partial, path, os.O_RDONLY):
+        pass
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -76,11 +67,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         OutputError: the content could not be written; what was at `path` before is still there.
     """
-    partial = partial_of(path)
+    with _renamed_when_synced(partial_of(path), path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) as descriptor:
+        write_all(descriptor, content)
+
+
+@contextlib.contextmanager
+def _renamed_when_synced(partial: Path, path: Path, flags: int) -> Iterator[int]:
+    """Open `partial` for the body, then sync it and rename it to `path`; raises OutputError, and removes `partial`."""
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(partial, flags | os.O_CLOEXEC, 0o644)
         try:
-            write_all(descriptor, content)
+            yield descriptor
             os.fsync(descriptor)
         finally:
             os.close(descriptor)

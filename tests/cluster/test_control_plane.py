@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.cluster import binaries
 from tests.cluster.binaries import ToolMissingError, found, made
 from tests.cluster.control_plane import control_plane
+from tests.cluster.remains import living
 from tests.controller.waiting import eventually
 
 STARTED = """
@@ -24,16 +24,6 @@ with control_plane(found()) as plane:
     print(plane.certificate, flush=True)
     time.sleep(600)
 """
-
-
-def living(folder: Path) -> list[psutil.Process]:
-    """The processes that were started with a path inside `folder`."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE
-        and any(str(folder) in word for word in process.info["cmdline"] or ())
-    ]
 
 
 @pytest.mark.cluster

@@ -7,13 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.cluster import debian
 from tests.cluster.go_build import ToolMissingError
 from tests.cluster.node.cluster import cluster, prefix
 from tests.cluster.node.room import SPARE
+from tests.cluster.remains import living
 from tests.controller.waiting import eventually
 
 STARTED = """
@@ -24,16 +24,6 @@ with cluster(SPARE) as running:
     print(running.files.folder, flush=True)
     time.sleep(600)
 """
-
-
-def living(folder: Path) -> list[psutil.Process]:
-    """The processes that were started with a path inside `folder`."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline", "status"])
-        if process.info["status"] != psutil.STATUS_ZOMBIE
-        and any(str(folder) in word for word in process.info["cmdline"] or ())
-    ]
 
 
 def traces() -> list[Path]:
