@@ -32,22 +32,28 @@ from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.facts import RecordingHooks
 from thinwire.runtime.generate import Session
 from thinwire.runtime.parallel import Launch
-from thinwire.runtime.picture import Pixels, to_image
+from thinwire.runtime.picture import Pixels, to_bytes
 from thinwire.runtime.reference import Reference
 
 STEPS, GUIDANCE_MILLI, PIXELS = 28, 3000, 64
 RATES = {"uncompressed": 0, "4 bits": 4000, "2 bits": 2000, "1 bit": 1000}
 STRATEGIES: dict[str, dict[str, int]] = {
     "ring 2": {"ring": 2},
+    "ring 4": {"ring": 4},
     "ulysses 2": {"ulysses": 2},
-    "ring 2 x ulysses 2": {"ring": 2, "ulysses": 2},
+    "ulysses 2 x ring 2": {"ulysses": 2, "ring": 2},
     "patch gather 2": {"ring": 2, "patch_mode": pb.PATCH_MODE_GATHER},
     "DistriFusion 2": {"ring": 2, "patch_mode": pb.PATCH_MODE_DISTRIFUSION},
+    "DistriFusion 2 x ulysses 2": {"ring": 2, "ulysses": 2, "patch_mode": pb.PATCH_MODE_DISTRIFUSION},
     "PipeFusion 2": {"pipefusion": 2},
-    "cfg 2": {"cfg": 2},
-    "cfg 2 x ring 2": {"cfg": 2, "ring": 2},
-    "cfg 2 x PipeFusion 2": {"cfg": 2, "pipefusion": 2},
+    "PipeFusion 4": {"pipefusion": 4},
     "PipeFusion 2 x ulysses 2": {"pipefusion": 2, "ulysses": 2},
+    "PipeFusion 2 x ring 2": {"pipefusion": 2, "ring": 2},
+    "cfg 2": {"cfg": 2},
+    "cfg 2 x ulysses 2": {"cfg": 2, "ulysses": 2},
+    "cfg 2 x ring 2": {"cfg": 2, "ring": 2},
+    "cfg 2 x DistriFusion 2": {"cfg": 2, "ring": 2, "patch_mode": pb.PATCH_MODE_DISTRIFUSION},
+    "cfg 2 x PipeFusion 2": {"cfg": 2, "pipefusion": 2},
     "data 2 x ring 2": {"data": 2, "ring": 2},
 }
 
@@ -59,13 +65,11 @@ class Made:
     pictures: list[Pixels]
     bytes_sent: int
     bytes_uncompressed_fp16: int
-    transfer_seconds: float
-    hidden_seconds: float
 
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench strategies", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=2, help="prompts, each made by every strategy at every rate")
+    parser.add_argument("--pictures", type=int, default=4, help="prompts, each made by every strategy at every rate")
     parser.add_argument("--output", type=Path, default=Path("docs/results/strategies.json"))
     parser.add_argument("--sheet", type=Path, default=Path("docs/images/strategies.png"))
     args = parser.parse_args(arguments)
@@ -111,14 +115,7 @@ def make(launch: Launch, spec: pb.RunSpec) -> Made | None:
     session.close()
     if launch.rank:
         return None
-    windows = [window for facts in hooks.steps for window in facts.windows]
-    return Made(
-        pictures,
-        hooks.steps[-1].bytes_sent,
-        hooks.steps[-1].bytes_uncompressed_fp16,
-        sum(window.sum_seconds for window in windows),
-        sum(window.hidden_seconds for window in windows),
-    )
+    return Made(pictures, hooks.steps[-1].bytes_sent, hooks.steps[-1].bytes_uncompressed_fp16)
 
 
 def _prompts(pictures: int) -> list[pb.Prompt]:
@@ -193,7 +190,7 @@ def _resumed(output: Path, kept: Path) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 HEADINGS = (
-    "strategy", "ranks", "rate", "KiB a picture", "of fp16", "dB to one process", "dB to uncompressed", "hidden",
+    "strategy", "ranks", "rate", "KiB a picture", "of fp16", "dB to one process", "dB to uncompressed",
 )  # fmt: skip
 
 
@@ -202,7 +199,6 @@ def cells(result_rows: list[dict[str, Any]], pictures: int) -> list[list[str]]:
     lines = []
     for row in result_rows:
         own = row["psnr_db_to_uncompressed"]
-        share = row["hidden_seconds"] / row["transfer_seconds"] if row["transfer_seconds"] else None
         lines.append(
             [
                 row["strategy"],
@@ -212,7 +208,6 @@ def cells(result_rows: list[dict[str, Any]], pictures: int) -> list[list[str]]:
                 f"{row['bytes_sent'] / max(1, row['bytes_uncompressed_fp16']):.2f}",
                 f"{median(row['psnr_db_to_one_process']):.1f}",
                 "" if own is None else f"{median(own):.1f}",
-                "" if share is None else f"{100 * share:.0f} %",
             ]
         )
     return lines
@@ -240,7 +235,7 @@ def _draw(sheet: dict[str, Any], truth: Pixels) -> Image.Image:
     draw = ImageDraw.Draw(image)
 
     def put(pixels: Pixels, column: int, row: int) -> None:
-        small = to_image(pixels).resize((side, side), Image.Resampling.NEAREST)
+        small = Image.fromarray(to_bytes(pixels)).resize((side, side), Image.Resampling.NEAREST)
         image.paste(small, (left + column * (side + margin), 24 + row * (side + margin)))
 
     for column, rate in enumerate(RATES):

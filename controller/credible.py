@@ -104,6 +104,8 @@ def refusal_of_report(report: StepReport) -> str | None:
     names = (*texts, *(rate.link_class for rate in report.rates))
     if max(len(name) for name in names) > _LONGEST_NAME:
         return "text too long"
+    if not all(0 <= window.hidden_seconds <= window.sum_seconds for window in report.windows):
+        return "window hides more than it took"
     if min(report.bytes_sent, report.bytes_uncompressed, report.base_memory_bytes) < 0:
         return "step negative"
     if max(report.job_step, report.step) > _MOST_STEPS or report.epoch > _HIGHEST_EPOCH:

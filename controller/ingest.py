@@ -225,17 +225,24 @@ def _as_step(report: StepReport) -> Step:
     )
 
 
-def links(tuner: Tuner | None) -> list[status_pb2.LinkStatus]:
-    """What is known of every link class, for people."""
+def links(tuner: Tuner | None, report: StepReport | None) -> list[status_pb2.LinkStatus]:
+    """What is known of every link class, for people; report: the last step."""
     return [
         status_pb2.LinkStatus(
             link_class=link.link_class,
             millibits=link.millibits,
             throughput_bytes_per_second=link.bytes_per_second,
             latency_seconds=link.latency_seconds,
+            hidden_share=_hidden_share(report, link.link_class),
         )
         for link in (tuner.links if tuner else ())
     ]
+
+
+def _hidden_share(report: StepReport | None, link_class: str) -> float:
+    windows = [window for window in (report.windows if report else ()) if window.link_class == link_class]
+    seconds = sum(window.sum_seconds for window in windows)
+    return sum(window.hidden_seconds for window in windows) / seconds if seconds > 0 else 0.0
 
 
 def _sample(record: JobRecord, report: StepReport, tuner: Tuner) -> status_pb2.Sample:
@@ -246,7 +253,7 @@ def _sample(record: JobRecord, report: StepReport, tuner: Tuner) -> status_pb2.S
         step_seconds=report.step_seconds,
         compute_seconds=report.compute_seconds,
         max_relative_error=report.max_relative_error,
-        links=links(tuner),
+        links=links(tuner, report),
         bytes_sent=record.bytes_before[0] + report.bytes_sent,
         bytes_uncompressed=record.bytes_before[1] + report.bytes_uncompressed,
     )

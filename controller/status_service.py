@@ -39,7 +39,7 @@ def job_status(record: JobRecord, now_seconds: float) -> pb.JobStatus:
         prompts_done=heard.prompts_done,
         prompts_total=record.prompts_total,
         steps=record.steps_per_prompt,
-        links=links(heard.tuner),
+        links=links(heard.tuner, step),
         epoch=heard.tuner.epoch if heard.tuner else 0,
         last_reason=heard.last_reason,
         attempt=record.attempt,

@@ -84,6 +84,8 @@ def _figures(job: JobStatus, seconds_left: float | None) -> Table:
     grid.add_row("now", f"{job.prompt_name or '–'}, step {job.step} of {job.steps}, {job.step_seconds:.2f} s a step")
     grid.add_row("rate", f"{progress.rate(job)} per value")
     grid.add_row("link", progress.links(job))
+    if any(link.hidden_share > 0 for link in job.links):
+        grid.add_row("hidden", f"{progress.hidden(job)} of the transfers' time, behind computing")
     grid.add_row("error", progress.error(job))
     grid.add_row("sent", progress.saved(job))
     if job.restarts:

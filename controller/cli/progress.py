@@ -57,6 +57,17 @@ def links(job: pb.JobStatus) -> str:
     return ", ".join(known) + kind if known else "–"
 
 
+def hidden(job: pb.JobStatus) -> str:
+    """How much of the last step's transfers passed behind computing; a dash where nothing did."""
+    many = len(job.links) > 1
+    shares = [
+        f"{100 * link.hidden_share:.0f} %" + (f" {link.link_class}" if many else "")
+        for link in job.links
+        if link.hidden_share > 0
+    ]
+    return ", ".join(shares) or "–"
+
+
 def error(job: pb.JobStatus) -> str:
     """Relative error of the last step."""
     return f"{100 * job.max_relative_error:.2g} %" if job.step else "–"

@@ -56,7 +56,7 @@ def line(job: pb.JobStatus) -> str:
 
 def history(job: pb.JobStatus, samples: Sequence[pb.Sample]) -> Group:
     """The last steps, oldest first, and how many there are."""
-    table = _table("STEP", "PROMPT", "OF IT", "SECONDS", "COMPUTING", "RATE", "LINK", "ERROR", "SENT")
+    table = _table("STEP", "PROMPT", "OF IT", "SECONDS", "COMPUTING", "RATE", "LINK", "HIDDEN", "ERROR", "SENT")
     for sample in samples[-_SAMPLES_SHOWN:]:
         as_job = pb.JobStatus(links=sample.links, step=sample.step, max_relative_error=sample.max_relative_error)
         table.add_row(
@@ -67,6 +67,7 @@ def history(job: pb.JobStatus, samples: Sequence[pb.Sample]) -> Group:
             f"{sample.compute_seconds:.3f}",
             progress.rate(as_job),
             progress.links(as_job),
+            progress.hidden(as_job),
             progress.error(as_job),
             progress.size(sample.bytes_sent),
         )

@@ -42,6 +42,7 @@ def step(
     millibits: int = 32000,
     epoch: int = 0,
     compute_seconds: float = 0.25,
+    hidden_share: float = 0.0,
 ) -> pb.ReportRequest:
     key_frame = job_step % STEPS < 2
     size = VALUES * (32000 if key_frame else millibits) / 8000
@@ -58,6 +59,7 @@ def step(
         min_seconds=seconds / 24,
         max_seconds=seconds / 24,
         values=VALUES,
+        hidden_seconds=hidden_share * seconds,
     )
     report = pb.StepReport(
         job_step=job_step,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -16,6 +17,7 @@ from thinwire.controller.job_record import HISTORY_SAMPLES, JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.plan import State
 from thinwire.controller.server import PortTakenError, serve
+from thinwire.controller.status_service import job_status
 from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 
@@ -61,6 +63,19 @@ def test_history_has_one_sample_per_step_from_where_it_was_asked(controller: Ser
         pb.GetHistoryRequest(namespace="default", name="emoji", from_job_step=7)
     ).samples
     assert [sample.job_step for sample in samples] == [7, 8, 9]
+
+
+def test_the_share_hidden_behind_computing_is_told_by_status_and_history():
+    record = take(a_job_after(3), step(50, 3, hidden_share=0.75), 101.0).record
+    assert job_status(record, 101.0).links[0].hidden_share == pytest.approx(0.75)
+    assert [sample.links[0].hidden_share for sample in record.samples] == pytest.approx([0, 0, 0, 0.75])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5, math.nan, math.inf])
+def test_a_step_that_hides_more_than_it_took_moves_nothing_and_is_counted(share: float):
+    record = take(a_job_after(3), step(50, 3, hidden_share=share), 101.0).record
+    assert dict(record.refused) == {"window hides more than it took": 1}
+    assert len(record.samples) == 3
 
 
 def test_history_is_bounded():

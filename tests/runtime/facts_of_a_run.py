@@ -22,6 +22,7 @@ from thinwire.runtime.facts import Retune, RunFacts, RungFacts, StepFacts, Traff
 
 LINK = "intra-node"
 VALUES_PER_STEP = 1_200_000
+HIDDEN_SHARE = 0.375
 PROMPTS = (
     ("grinning-face", "grinning face"),
     ("red-heart", "red heart"),
@@ -103,6 +104,7 @@ def window(operation: str, millibits: int, bytes_per_second: float, count: int =
         encode_seconds=0.004 if millibits < 16000 else 0.0,
         decode_seconds=0.002 if millibits < 16000 else 0.0,
         values=VALUES_PER_STEP // 2,
+        hidden_seconds=HIDDEN_SHARE * count * seconds,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.runtime.facts_of_a_run import LINK, PROMPTS
+from tests.runtime.facts_of_a_run import HIDDEN_SHARE, LINK, PROMPTS
 from tests.runtime.output_of_a_run import FakeRun
 from thinwire.runtime.errors import BadInputError
 from thinwire.runtime.events import AttemptFinished, AttemptStarted, read_events
@@ -68,6 +68,12 @@ def test_the_report_of_a_whole_run_has_everything_asked_of_it(whole: tuple[Path,
     assert (retune["from_millibits"], retune["to_millibits"], retune["link_class"]) == (8000, 2000, LINK)
     assert retune["reason"].startswith(f"{LINK}: link fell to")
     assert retune["epoch"] == 2
+
+
+def test_the_share_hidden_behind_computing_is_told_of_every_link(restarted: tuple[Path, dict, str]) -> None:
+    _, report, page = restarted
+    assert [link["hidden_share"] for link in report["links"]] == pytest.approx([HIDDEN_SHARE] * 2)
+    assert page.count('<td class="n">38 %</td>') == 2
 
 
 def test_bytes_are_those_of_the_last_step_of_every_attempt(restarted: tuple[Path, dict, str]) -> None:

@@ -359,12 +359,15 @@ class LinkStatus(_message.Message):
     MILLIBITS_FIELD_NUMBER: _builtins.int
     THROUGHPUT_BYTES_PER_SECOND_FIELD_NUMBER: _builtins.int
     LATENCY_SECONDS_FIELD_NUMBER: _builtins.int
+    HIDDEN_SHARE_FIELD_NUMBER: _builtins.int
     link_class: _builtins.str
     millibits: _builtins.int
     throughput_bytes_per_second: _builtins.float
     """Estimated; 0: not known yet."""
     latency_seconds: _builtins.float
     """The estimate's fixed cost per exchange."""
+    hidden_share: _builtins.float
+    """Of the last step's transfers: the share of their seconds that passed while every rank of them computed."""
     def __init__(
         self,
         *,
@@ -372,10 +375,11 @@ class LinkStatus(_message.Message):
         millibits: _builtins.int = ...,
         throughput_bytes_per_second: _builtins.float = ...,
         latency_seconds: _builtins.float = ...,
+        hidden_share: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["latency_seconds", b"latency_seconds", "link_class", b"link_class", "millibits", b"millibits", "throughput_bytes_per_second", b"throughput_bytes_per_second"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hidden_share", b"hidden_share", "latency_seconds", b"latency_seconds", "link_class", b"link_class", "millibits", b"millibits", "throughput_bytes_per_second", b"throughput_bytes_per_second"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

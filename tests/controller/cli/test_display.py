@@ -87,7 +87,9 @@ def test_the_live_panel_shows_every_figure():
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
     with LiveDisplay(console, "emoji") as display:
         display.show(None, "")
-        display.show(running(30, prompts_done=1, link_is_emulated=True, restarts=1), "the controller hangs")
+        job = running(30, prompts_done=1, link_is_emulated=True, restarts=1)
+        job.links[0].hidden_share = 0.63
+        display.show(job, "the controller hangs")
     assert isinstance(console.file, io.StringIO)
     drawn = console.file.getvalue()
     for figure in (
@@ -96,6 +98,7 @@ def test_the_live_panel_shows_every_figure():
         "rocket, step 3 of 28",
         "2.145 bits per value",
         "12.3 MB/s intra-node (emulated)",
+        "63 % of the transfers' time, behind computing",
         "4.3 %",
         "1 MB of 8 MB (12.5 %)",
         "restarts",
