@@ -71,6 +71,7 @@ class JobRecord:
     bytes_before: tuple[int, int] = (0, 0)
     allowed: Allowed | None = None
     samples_kept: int = HISTORY_SAMPLES
+    plan: status_pb2.JobPlan | None = None
 
     def refusing(self, reason: str) -> JobRecord:
         """The same job with one more refused report."""

@@ -64,6 +64,7 @@ def job_status(record: JobRecord, now_seconds: float) -> pb.JobStatus:
         bytes_sent=record.bytes_before[0],
         bytes_uncompressed=record.bytes_before[1],
         reports_refused=dict(record.refused),
+        plan=record.plan,
     )
     if step is not None:
         status.prompt_name = step.prompt_name

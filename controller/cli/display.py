@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from thinwire.controller.cli import progress
+from thinwire.controller.planner.announce import plan_sentence
 from thinwire.proto.thinwire.v1alpha1.status_pb2 import JobStatus
 
 _PLAIN_EVERY_SECONDS = 10.0
@@ -88,6 +89,8 @@ def _figures(job: JobStatus, seconds_left: float | None) -> Table:
         grid.add_row("hidden", f"{progress.hidden(job)} of the transfers' time, behind computing")
     grid.add_row("error", progress.error(job))
     grid.add_row("sent", progress.saved(job))
+    if job.HasField("plan"):
+        grid.add_row("plan", plan_sentence(job.plan))
     if job.restarts:
         grid.add_row("restarts", str(job.restarts))
     return grid

@@ -63,12 +63,15 @@ def plan(file: Path, link: str | None, step_seconds: float | None, like: Path | 
         _say_no(file, document, refusals, output)
     job = DiffusionJob.from_raw(document.raw)
     refused, machine, ways = _ways(job, given)
-    if not refused and job.parallelism.auto and ways:
-        job = replace(job, parallelism=ways[0].parallelism)
+    if not refused and job.parallelism.auto:
+        job = replace(job, parallelism=ways[0].parallelism) if ways else settled(job)
     planned = plan_job(job)
     refused = refused or list(planned.refusals)
     if refused:
         _say_no(file, document, refused, output)
+    if job.parallelism.auto:
+        _say_later(file, job, output)
+        return
     if output == "json":
         said = {**as_json(job, planned), **times_as_json(machine, ways)}
         click.echo(json.dumps({"file": str(file), "refusals": [], **said}, indent=2))
@@ -93,7 +96,7 @@ def _ways(job: DiffusionJob, given: Given) -> tuple[list[Refusal], Machine | Non
     try:
         facts = read_model(job.model)
         if facts is None:
-            settled(job)  # refuses automatic degrees of a model that cannot be read
+            settled(job)  # refuses automatic degrees that only a look at the model would give
             return [], None, []
         machine = _machine(job, facts, given)
         ways = ranked(job, facts, machine)
@@ -231,6 +234,14 @@ def _use(job: DiffusionJob) -> str:
         CompressionMode.FIXED: "after the first steps",
         CompressionMode.ADAPTIVE: "as the link asks",
     }[job.compression.mode]
+
+
+def _say_later(file: Path, job: DiffusionJob, output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps({"file": str(file), "refusals": [], "will": summary(job)}, indent=2))
+        return
+    click.echo(f"{job.name}: {summary(job)}")
+    click.echo("degrees follow in the cluster, from the number of prompts in the ConfigMap: the model is not here")
 
 
 def _say_no(

@@ -14,7 +14,10 @@ from google.protobuf import json_format
 from thinwire.controller.local.files import RunFile, StateFolder
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob
 from thinwire.controller.manifest.run_spec import run_spec
+from thinwire.controller.planner import plan_job
+from thinwire.controller.planner.announce import plan_message
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import EmulatedLinkPhase
+from thinwire.proto.thinwire.v1alpha1.status_pb2 import JobPlan
 
 SINGLE_MODULE = "thinwire.runtime.single"
 
@@ -40,6 +43,7 @@ def run_file(
         run_spec=json_format.MessageToDict(spec, preserving_proto_field_name=True),
         torchrun=[sys.executable, "-m", "torch.distributed.run"],
         ranks_on_cpu=job.accelerator == "cpu",
+        plan=json_format.MessageToDict(_plan(job), preserving_proto_field_name=True),
     )
 
 
@@ -52,4 +56,10 @@ def uncompressed(job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPha
 def single(job: DiffusionJob, output: Path) -> RunFile:
     """The same pictures by plain diffusers in one process, which has no link."""
     alone = run_file(replace(job, name=f"{job.name}-single"), output, ())
-    return replace(alone, ranks=1, rank_module=SINGLE_MODULE)
+    return replace(alone, ranks=1, rank_module=SINGLE_MODULE, plan={})
+
+
+def _plan(job: DiffusionJob) -> JobPlan:
+    """What the job does here, where one machine has all its ranks."""
+    here = replace(job, gpus_per_pod=job.gpus)
+    return plan_message(here, plan_job(here))

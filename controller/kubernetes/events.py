@@ -17,6 +17,7 @@ from thinwire.controller.kubernetes.diagnosis import Cause
 from thinwire.controller.kubernetes.resources import DIFFUSION_JOBS, EVENTS, Raw, name_of, namespace_of, uid_of
 from thinwire.controller.kubernetes.times import micro_timestamp
 from thinwire.controller.plan import State
+from thinwire.controller.planner.announce import plan_sentence
 from thinwire.controller.token_bucket import TokenBuckets
 from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import Retune
 
@@ -53,6 +54,8 @@ def notes_between(before: Moment, after: Moment) -> Iterator[Note]:
     old, new = before.record, after.record
     if new.attempt > old.attempt:
         yield Note("AttemptStarted", f"attempt {new.attempt} has begun: its pods are created", action="Start")
+    if new.plan is not None and new.plan != old.plan:
+        yield Note("Planned", plan_sentence(new.plan), action="Start")
     for retune in _news(old, new):
         yield Note("RateChanged", _told(retune), action="Retune")
     known = before.cause.reason if before.cause is not None else ""

@@ -33,10 +33,14 @@ from thinwire.controller.kubernetes.resources import (
 )
 from thinwire.controller.kubernetes.settings import PodSettings
 from thinwire.controller.launcher import LaunchError
-from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.manifest.job import BundledModel, DiffusionJob
 from thinwire.controller.manifest.refusal import ManifestError
 from thinwire.controller.plan import Attempt, StopReason
-from thinwire.controller.planner.auto import settled
+from thinwire.controller.planner import JobPlan, plan_job
+from thinwire.controller.planner.announce import plan_message
+from thinwire.controller.planner.auto import settled, settled_unseen
+from thinwire.controller.planner.job_plan import plan_unseen
+from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 _STOPPED = -15
 
@@ -58,7 +62,10 @@ class Gangs:
 
 @dataclass(frozen=True, slots=True)
 class ClusterLauncher:
-    """The Launcher of one DiffusionJob. `uid` is its own, `newest` the highest attempt there has been."""
+    """The Launcher of one DiffusionJob. `uid` is its own, `newest` the highest attempt there has been.
+
+    `tell_plan` hears what an attempt is going to do before it starts.
+    """
 
     api: Api
     job: DiffusionJob
@@ -66,6 +73,7 @@ class ClusterLauncher:
     newest: int
     gangs: Gangs
     settings: Callable[[], PodSettings]
+    tell_plan: Callable[[pb.JobPlan], object]
 
     async def attempts(self) -> tuple[Attempt, ...]:
         """Every attempt whose Job is there; and the newest, if its Job is gone, as one that was stopped."""
@@ -78,7 +86,8 @@ class ClusterLauncher:
         """Apply the attempt's objects; raises LaunchError, or ApiError if it may go better the next time."""
         if await self._is_there(number):
             return
-        job = _with_degrees(await provided(self.api, self.job))
+        job, planned = _planned(await provided(self.api, self.job))
+        self.tell_plan(plan_message(job, planned))
         for resource, body in children(job, self.uid, number, self.settings()):
             await self._refuse_strangers(resource, name_of(body))
             try:
@@ -153,9 +162,18 @@ class ClusterLauncher:
             )
 
 
-def _with_degrees(job: DiffusionJob) -> DiffusionJob:
-    """The job with its degrees: where they are left to thinwire they follow from spec and model alone."""
+def _planned(job: DiffusionJob) -> tuple[DiffusionJob, JobPlan]:
+    """The job with its degrees, and what it will do; LaunchError if no rank could do it.
+
+    Where degrees are left to thinwire they follow from spec and model alone, so every attempt has the same. Of models
+    only the bundled ones are here as the ranks have them; a folder is one of their image's.
+    """
+    seen = isinstance(job.model.source, BundledModel)
     try:
-        return settled(job)
+        job = settled(job) if seen else settled_unseen(job)
     except ManifestError as error:
         raise LaunchError("; ".join(map(str, error.refusals)), "DegreesUnknown") from error
+    planned = plan_job(job) if seen else plan_unseen(job)
+    if planned.refusals:
+        raise LaunchError("; ".join(map(str, planned.refusals)), "CannotRun")
+    return job, planned

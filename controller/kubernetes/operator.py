@@ -175,7 +175,15 @@ class Operator:
         known = self._look_up(key, raw)
         record = self.store.get(key)
         assert record is not None
-        launcher = ClusterLauncher(self._api, known.job, known.uid, record.attempt, self.gangs, self._pod_settings)
+        launcher = ClusterLauncher(
+            self._api,
+            known.job,
+            known.uid,
+            record.attempt,
+            self.gangs,
+            self._pod_settings,
+            lambda plan: self.store.update(key, lambda now: replace(now, plan=plan)),
+        )
         reconciler = Reconciler(key, _planned(known.job, record, self._clock()), launcher, self.store, self._clock)
         done = await reconciler.once()
         self._count(done)

@@ -12,6 +12,7 @@ from thinwire.controller.kubernetes.times import seconds_of, timestamp
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.plan import State
 from thinwire.controller.policy.tuner import Link
+from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 _LONGEST_MESSAGE = 2000
 _LONGEST_REASON = 1000
@@ -40,6 +41,7 @@ def record_of(raw: Raw, job: DiffusionJob) -> JobRecord:
             steps_reported=1 if state is State.RUNNING else 0,
             prompts_done=int(progress.get("promptsDone", 0)),
         ),
+        plan=plan_of(status),
     )
 
 
@@ -57,6 +59,8 @@ def status_of(record: JobRecord, raw: Raw, gang: Gang, now_seconds: float) -> Ra
     }
     if record.start_seconds:
         status["startTime"] = timestamp(record.start_seconds)
+    if record.plan is not None:
+        status["plan"] = _plan(record.plan)
     if record.completion_seconds:
         status["completionTime"] = timestamp(record.completion_seconds)
     # What a controller before this one saw of the links stands until rank 0 says more.
@@ -89,6 +93,55 @@ def _outline(status: Mapping[str, Any]) -> tuple[object, ...]:
     progress = status.get("progress") or {}
     fields = ("observedGeneration", "state", "attempt", "restarts", "startTime", "completionTime")
     return (*(status.get(field) for field in fields), progress.get("promptsDone"), tuple(sorted(holds.items())))
+
+
+def plan_of(status: Mapping[str, Any]) -> pb.JobPlan | None:
+    """The plan that a status tells, None where it tells none."""
+    plan = status.get("plan")
+    if plan is None:
+        return None
+    return pb.JobPlan(
+        degrees=plan.get("degrees", ""),
+        ranks=plan.get("ranks", 0),
+        ranks_per_node=plan.get("ranksPerPod", 0),
+        links=[
+            pb.PlannedLink(
+                link_class=link.get("linkClass", ""),
+                ranks=link.get("ranks", 0),
+                collectives_per_step=link.get("collectivesPerStep", 0),
+                rates=[
+                    pb.PlannedRate(
+                        rung=rate.get("rung", ""),
+                        millibits=rate.get("millibits", 0),
+                        bytes_per_step=rate.get("bytesPerStep", 0),
+                    )
+                    for rate in link.get("rates") or ()
+                ],
+            )
+            for link in plan.get("links") or ()
+        ],
+        base_memory_bytes=plan.get("baseMemoryBytes", 0),
+        model_unseen=plan.get("modelUnseen", False),
+    )
+
+
+def _plan(plan: pb.JobPlan) -> Raw:
+    shown: Raw = {"degrees": plan.degrees, "ranks": plan.ranks, "ranksPerPod": plan.ranks_per_node}
+    if plan.model_unseen:
+        return {**shown, "modelUnseen": True}
+    links = [
+        {
+            "linkClass": link.link_class,
+            "ranks": link.ranks,
+            "collectivesPerStep": link.collectives_per_step,
+            "rates": [
+                {"rung": rate.rung, "millibits": rate.millibits, "bytesPerStep": rate.bytes_per_step}
+                for rate in link.rates
+            ],
+        }
+        for link in plan.links
+    ]
+    return {**shown, "modelUnseen": False, "baseMemoryBytes": plan.base_memory_bytes, "links": links}
 
 
 def _progress(record: JobRecord) -> Raw:

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import structlog
+from google.protobuf import json_format
 
 from thinwire.controller.job_record import Heard, JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
@@ -18,6 +19,7 @@ from thinwire.controller.local.processes import Process
 from thinwire.controller.plan import Job
 from thinwire.controller.reconcile import Reconciler
 from thinwire.controller.server import serve
+from thinwire.proto.thinwire.v1alpha1.status_pb2 import JobPlan
 
 HOST = "127.0.0.1"
 
@@ -66,6 +68,7 @@ def _first_record(key: JobKey, run: RunFile, output: Path) -> JobRecord:
         steps_per_prompt=int(generation.get("steps", 0)),
         link_is_emulated=bool(run.run_spec.get("emulated_link")),
         start_seconds=run.started_seconds,
+        plan=json_format.ParseDict(run.plan, JobPlan()) if run.plan else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,7 +18,8 @@ class RunFile:
     """OUT/.thinwire/run.json: what one call of `thinwire run` asks its controller to do.
 
     `run_spec` is RunSpec as protobuf JSON, without attempt and telemetry address; times are seconds since the epoch.
-    `torchrun` is the command that takes torchrun's options and starts the ranks.
+    `torchrun` is the command that takes torchrun's options and starts the ranks. `plan` is JobPlan as protobuf JSON,
+    empty where ranks share nothing.
     """
 
     run_id: str
@@ -33,6 +34,7 @@ class RunFile:
     torchrun: list[str]
     ranks_on_cpu: bool = True
     rank_module: str = "thinwire.runtime"
+    plan: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ traffic   what a rank gives to its peers in one step, tensor by tensor
 rungs     what a frame of every rung takes on the wire
 memory    what the bases of residuals take on a rank
 job_plan  all of it together, with what is refused and why
+announce  the same for status, gRPC and events
 """
 
 from thinwire.controller.planner.job_plan import JobPlan, plan_job

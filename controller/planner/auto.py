@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from thinwire.controller.manifest.job import DiffusionJob, Parallelism, PatchMode
+from thinwire.controller.manifest.preflight.families import family_named
 from thinwire.controller.manifest.preflight.geometry import geometry_refusals, release_refusals
 from thinwire.controller.manifest.preflight.location import field_of
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read_model
+from thinwire.controller.manifest.preflight.strategies import Standing, Strategy, verdict
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.planner.cost import Prediction, predict
 from thinwire.controller.planner.job_plan import attention_of, plan_with
@@ -23,23 +25,48 @@ _WORTH_IT = 1.03
 def settled(job: DiffusionJob, machine: Machine | None = None) -> DiffusionJob:
     """Return the job with its degrees chosen where it leaves them to thinwire; any other job as it is.
 
+    One whose model and prompts are both for the cluster to know is returned unsettled.
+
     Raises:
-        ManifestError: the model cannot be read here, or no degrees make its pictures on so many ranks.
+        ManifestError: no degrees make its pictures on so many ranks, or the model would have to be seen to know them.
     """
     if not job.parallelism.auto:
         return job
     facts = read_model(job.model)
     if facts is None:
-        expected = "a model that can be read here, to know its heads and layers"
-        remedy = "set the degrees yourself, or use bundled or path"
-        got = field_of(job.model.source).rpartition(".")[2]
-        raise ManifestError([Refusal("spec.parallelism.auto", expected, got, remedy)])
+        # How many prompts a ConfigMap holds is known in the cluster alone, which settles the job then.
+        return settled_unseen(job) if job.generation.prompts else job
     predictions = ranked(job, facts, machine)
     if not predictions:
         tried = [replace(job, parallelism=degrees) for degrees in candidates(job)]
         why = geometry_refusals(tried[0], facts) if tried else []
         raise ManifestError(why or [_nothing_fits(job)])
     return replace(job, parallelism=replace(predictions[0].parallelism, auto=False))
+
+
+def settled_unseen(job: DiffusionJob) -> DiffusionJob:
+    """Return the job with degrees that need no look at its model: a prompt for every rank, or a guidance branch.
+
+    A model's heads and rows decide how its sequence can be shared, and only its family whether guidance can.
+
+    Raises:
+        ManifestError: there are too few prompts for that.
+    """
+    if not job.parallelism.auto:
+        return job
+    family = family_named(job.model.pipeline or "")
+    shares_guidance = family is not None and verdict(family, Strategy.CFG).standing is Standing.SUPPORTED
+    fitting = [
+        degrees for degrees in candidates(job) if degrees.sequence == 1 and (degrees.cfg == 1 or shares_guidance)
+    ]
+    if not fitting:
+        prompts = max(1, len(job.generation.prompts))
+        expected = f"a prompt for each of {job.gpus} ranks, or a model that can be read before they start"
+        got = f"{prompts} prompt{'' if prompts == 1 else 's'} and {field_of(job.model.source).rpartition('.')[2]}"
+        named = "" if family is not None else ", name spec.model.pipeline"
+        remedy = f"set ulysses and ring instead{named}, or have {job.gpus} prompts or more"
+        raise ManifestError([Refusal("spec.parallelism.auto", expected, got, remedy)])
+    return replace(job, parallelism=max(fitting, key=lambda degrees: degrees.data))
 
 
 def ranked(job: DiffusionJob, facts: ModelFacts, machine: Machine | None = None) -> list[Prediction]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
 from thinwire.controller.manifest.preflight import preflight
-from thinwire.controller.manifest.preflight.geometry import tokens_of
+from thinwire.controller.manifest.preflight.geometry import release_refusals, tokens_of
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read_model
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.planner import rungs
@@ -65,6 +65,11 @@ def plan_job(job: DiffusionJob) -> JobPlan:
     except ManifestError as error:
         return JobPlan(layout, error.refusals)
     return JobPlan(layout, ()) if facts is None else plan_with(job, facts)
+
+
+def plan_unseen(job: DiffusionJob) -> JobPlan:
+    """Plan a valid job whose model is nowhere that can be read: what its manifest alone says of it."""
+    return JobPlan(layout_of(job), tuple(release_refusals(job, None)))
 
 
 def plan_with(job: DiffusionJob, facts: ModelFacts) -> JobPlan:

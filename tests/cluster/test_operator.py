@@ -19,7 +19,7 @@ from tests.cluster.gangs import (
     set_pod,
 )
 from tests.cluster.jobs_api import JobsApi
-from tests.cluster.operating import await_state, condition, submit, told
+from tests.cluster.operating import await_state, condition, status, submit, told
 from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess
 from tests.controller.waiting import eventually
 
@@ -40,6 +40,21 @@ def test_a_job_becomes_a_service_a_config_map_and_an_indexed_job(operator: Opera
     spec = json.loads(config["data"]["run_spec.json"])
     assert (spec["model"]["bundled"], spec["output_dir"], spec["attempt"]) == ("emoji", "/output/children", 1)
     assert await_state(jobs, "children", "Starting")["attempt"] == 1
+
+
+def test_what_a_job_will_do_is_told_before_its_ranks_start(operator: OperatorProcess, jobs: JobsApi) -> None:
+    submit(jobs, "planned")
+    gang(jobs, "planned-1")
+    plan = eventually(lambda: status(jobs, "planned").get("plan"))
+    assert (plan["degrees"], plan["ranks"], plan["ranksPerPod"]) == ("ring 2 x ulysses 2", 4, 2)
+    assert [link["linkClass"] for link in plan["links"]] == ["intra-node", "inter-node"]
+    for link in plan["links"]:
+        sizes = [rate["bytesPerStep"] for rate in link["rates"]]
+        assert sizes == sorted(sizes, reverse=True)
+        assert sizes[-1] > 0
+    sentence = eventually(lambda: told(jobs, "planned").get("Planned"))
+    assert sentence.startswith("4 ranks, 2 a node: ring 2 x ulysses 2; intra-node ")
+    assert "MB a step whole" in sentence
 
 
 def test_metrics_and_health_are_served(operator: OperatorProcess, jobs: JobsApi) -> None:

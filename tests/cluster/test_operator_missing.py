@@ -83,6 +83,22 @@ def test_a_queue_without_kueue_is_said(operator: OperatorProcess, jobs: JobsApi)
             "InvalidPodTemplate",
         ),
         (
+            "odd-heads",
+            {"spec.gpus": 3, "spec.gpusPerPod": 1, "spec.parallelism": {"ulysses": 3}},
+            "spec.parallelism.ulysses: expected a divisor of the model's 8 attention heads, got 3",
+            "CannotRun",
+        ),
+        (
+            "unseen",
+            {
+                "spec.model.source": {"huggingFace": {"repo": "owner/model"}},
+                "spec.gpus": 8,
+                "spec.parallelism": {"auto": True},
+            },
+            "spec.parallelism.auto: expected a prompt for each of 8 ranks",
+            "DegreesUnknown",
+        ),
+        (
             "no-pod",
             {"spec.podTemplate": {"spec": {"containers": [{"name": "rank", "imagePullPolicy": "Sometimes"}]}}},
             "the API server refuses Job no-pod-1",

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 from thinwire.controller.manifest.job import DiffusionJob, Dtype, Parallelism, PatchMode
+from thinwire.controller.manifest.preflight.families import Family, family_named
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts
 from thinwire.controller.manifest.preflight.strategies import Standing, asked_for, verdict
 from thinwire.controller.manifest.refusal import Refusal
 
 
 def release_refusals(job: DiffusionJob, facts: ModelFacts | None) -> list[Refusal]:
-    """Refuse strategies that this model's family does not run, and those that do not go together."""
-    remedy = _instead(job, facts)
-    refusals = []
-    for strategy, got in asked_for(job.parallelism).items():
-        usual = "None" if strategy.is_patch_mode else "1"
-        if facts is not None and (found := verdict(facts.family, strategy)).standing is not Standing.SUPPORTED:
-            expected = f"{usual} for {facts.family.pipeline} ({found.reason})"
-        else:
-            continue
-        refusals.append(
-            Refusal(strategy.field, expected, got, "remove the field" if strategy.is_patch_mode else remedy)
-        )
+    """Refuse strategies that this model's family does not run, and those that do not go together.
+
+    Without facts the family is the one that the manifest names, if it names one.
+    """
+    family = facts.family if facts is not None else family_named(job.model.pipeline or "")
+    refusals = [] if family is None else _family_refusals(job, facts, family)
     refusals.extend(_combination_refusals(job.parallelism))
     if job.accelerator == "cpu" and job.model.dtype is Dtype.FLOAT16:
         expected = "Auto, float32 or bfloat16 with accelerator cpu"
         refusals.append(Refusal("spec.model.dtype", expected, "float16", "set it to Auto"))
+    return refusals
+
+
+def _family_refusals(job: DiffusionJob, facts: ModelFacts | None, family: Family) -> list[Refusal]:
+    remedy = _instead(job, facts)
+    refusals = []
+    for strategy, got in asked_for(job.parallelism).items():
+        found = verdict(family, strategy)
+        if found.standing is not Standing.SUPPORTED:
+            usual = "None" if strategy.is_patch_mode else "1"
+            expected = f"{usual} for {family.pipeline} ({found.reason})"
+            instead = "remove the field" if strategy.is_patch_mode else remedy
+            refusals.append(Refusal(strategy.field, expected, got, instead))
     return refusals
 
 

@@ -270,6 +270,7 @@ class JobStatus(_message.Message):
     BASE_MISMATCHES_FIELD_NUMBER: _builtins.int
     BASE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     REPORTS_REFUSED_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     name: _builtins.str
     state: Global___JobState.ValueType
@@ -309,6 +310,10 @@ class JobStatus(_message.Message):
     def reports_refused(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Reports that were not believed, by reason: a figure that cannot be, a number seen before, a step out of order."""
 
+    @_builtins.property
+    def plan(self) -> Global___JobPlan:
+        """What the newest attempt does, foretold before it starts; absent: none has started."""
+
     def __init__(
         self,
         *,
@@ -342,14 +347,114 @@ class JobStatus(_message.Message):
         base_mismatches: _builtins.int = ...,
         base_memory_bytes: _builtins.int = ...,
         reports_refused: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        plan: Global___JobPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_memory_bytes", b"base_memory_bytes", "base_mismatches", b"base_mismatches", "bytes_sent", b"bytes_sent", "bytes_uncompressed", b"bytes_uncompressed", "completion_time", b"completion_time", "compute_seconds", b"compute_seconds", "epoch", b"epoch", "frames_refused", b"frames_refused", "job_step", b"job_step", "key_frames_forced", b"key_frames_forced", "last_reason", b"last_reason", "link_is_emulated", b"link_is_emulated", "links", b"links", "max_relative_error", b"max_relative_error", "message", b"message", "name", b"name", "namespace", b"namespace", "prompt_name", b"prompt_name", "prompts_done", b"prompts_done", "prompts_total", b"prompts_total", "reports_refused", b"reports_refused", "restarts", b"restarts", "retunes", b"retunes", "silence_seconds", b"silence_seconds", "start_time", b"start_time", "state", b"state", "step", b"step", "step_seconds", b"step_seconds", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_memory_bytes", b"base_memory_bytes", "base_mismatches", b"base_mismatches", "bytes_sent", b"bytes_sent", "bytes_uncompressed", b"bytes_uncompressed", "completion_time", b"completion_time", "compute_seconds", b"compute_seconds", "epoch", b"epoch", "frames_refused", b"frames_refused", "job_step", b"job_step", "key_frames_forced", b"key_frames_forced", "last_reason", b"last_reason", "link_is_emulated", b"link_is_emulated", "links", b"links", "max_relative_error", b"max_relative_error", "message", b"message", "name", b"name", "namespace", b"namespace", "plan", b"plan", "prompt_name", b"prompt_name", "prompts_done", b"prompts_done", "prompts_total", b"prompts_total", "reports_refused", b"reports_refused", "restarts", b"restarts", "retunes", b"retunes", "silence_seconds", b"silence_seconds", "start_time", b"start_time", "state", b"state", "step", b"step", "step_seconds", b"step_seconds", "steps", b"steps"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___JobStatus: _TypeAlias = JobStatus  # noqa: Y015
+
+@_typing.final
+class JobPlan(_message.Message):
+    """What follows from a manifest and its model's configuration, before a rank starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DEGREES_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    RANKS_PER_NODE_FIELD_NUMBER: _builtins.int
+    LINKS_FIELD_NUMBER: _builtins.int
+    BASE_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MODEL_UNSEEN_FIELD_NUMBER: _builtins.int
+    degrees: _builtins.str
+    """The dimensions that are split, such as "ring 2 x ulysses 2"."""
+    ranks: _builtins.int
+    ranks_per_node: _builtins.int
+    base_memory_bytes: _builtins.int
+    """What the bases of residuals take on the rank that keeps most."""
+    model_unseen: _builtins.bool
+    """The model is where only the ranks have it: bytes and memory are not known."""
+    @_builtins.property
+    def links(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedLink]:
+        """Link classes with an exchange; none where a controller cannot see the model, see model_unseen."""
+
+    def __init__(
+        self,
+        *,
+        degrees: _builtins.str = ...,
+        ranks: _builtins.int = ...,
+        ranks_per_node: _builtins.int = ...,
+        links: _abc.Iterable[Global___PlannedLink] | None = ...,
+        base_memory_bytes: _builtins.int = ...,
+        model_unseen: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base_memory_bytes", b"base_memory_bytes", "degrees", b"degrees", "links", b"links", "model_unseen", b"model_unseen", "ranks", b"ranks", "ranks_per_node", b"ranks_per_node"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___JobPlan: _TypeAlias = JobPlan  # noqa: Y015
+
+@_typing.final
+class PlannedLink(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINK_CLASS_FIELD_NUMBER: _builtins.int
+    RANKS_FIELD_NUMBER: _builtins.int
+    COLLECTIVES_PER_STEP_FIELD_NUMBER: _builtins.int
+    RATES_FIELD_NUMBER: _builtins.int
+    link_class: _builtins.str
+    ranks: _builtins.int
+    """How many ranks send over it."""
+    collectives_per_step: _builtins.int
+    @_builtins.property
+    def rates(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlannedRate]:
+        """What the rank that sends most sends in a step at every rung, from the least to the most loss."""
+
+    def __init__(
+        self,
+        *,
+        link_class: _builtins.str = ...,
+        ranks: _builtins.int = ...,
+        collectives_per_step: _builtins.int = ...,
+        rates: _abc.Iterable[Global___PlannedRate] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collectives_per_step", b"collectives_per_step", "link_class", b"link_class", "ranks", b"ranks", "rates", b"rates"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedLink: _TypeAlias = PlannedLink  # noqa: Y015
+
+@_typing.final
+class PlannedRate(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNG_FIELD_NUMBER: _builtins.int
+    MILLIBITS_FIELD_NUMBER: _builtins.int
+    BYTES_PER_STEP_FIELD_NUMBER: _builtins.int
+    rung: _builtins.str
+    millibits: _builtins.int
+    bytes_per_step: _builtins.int
+    def __init__(
+        self,
+        *,
+        rung: _builtins.str = ...,
+        millibits: _builtins.int = ...,
+        bytes_per_step: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes_per_step", b"bytes_per_step", "millibits", b"millibits", "rung", b"rung"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlannedRate: _TypeAlias = PlannedRate  # noqa: Y015
 
 @_typing.final
 class LinkStatus(_message.Message):

@@ -96,14 +96,54 @@ def test_heads_and_rows_that_do_not_divide_leave_what_does(tmp_path: Path) -> No
         settled(job_for(folder, {**changes, "spec.generation.height": 40}))
 
 
-def test_a_model_that_cannot_be_read_here_is_refused(tmp_path: Path) -> None:
-    source = {"persistentVolumeClaim": {"claimName": "models"}}
+CLAIM = {"persistentVolumeClaim": {"claimName": "models"}}
+SD3, FLUX = "StableDiffusion3Pipeline", "FluxPipeline"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "pipeline", "degrees"),
+    [(4, None, {"data": 4}), (9, FLUX, {"data": 4}), (2, SD3, {"data": 2, "cfg": 2}), (3, SD3, {"data": 2, "cfg": 2})],
+)
+def test_a_model_that_cannot_be_read_here_runs_in_what_needs_no_look_at_it(
+    tmp_path: Path, prompts: int, pipeline: str | None, degrees: dict[str, int]
+) -> None:
+    changes: dict[str, Any] = {"spec.model.source": CLAIM, "spec.generation.prompts": prompts_of(prompts)}
+    job = settled(job_for(tmp_path, changes | ({"spec.model.pipeline": pipeline} if pipeline else {})))
+    assert degrees_of(job.parallelism) == degrees
+    assert not job.parallelism.auto
+
+
+@pytest.mark.parametrize(
+    ("prompts", "pipeline", "got", "remedy"),
+    [
+        (2, None, "2 prompts", "set ulysses and ring instead, name spec.model.pipeline, or have 4 prompts or more"),
+        (2, FLUX, "2 prompts", "set ulysses and ring instead, or have 4 prompts or more"),
+        (1, SD3, "1 prompt", "set ulysses and ring instead, or have 4 prompts or more"),
+    ],
+)
+def test_a_model_that_would_have_to_be_read_is_refused(
+    tmp_path: Path, prompts: int, pipeline: str | None, got: str, remedy: str
+) -> None:
+    changes: dict[str, Any] = {"spec.model.source": CLAIM, "spec.generation.prompts": prompts_of(prompts)}
     with pytest.raises(ManifestError) as caught:
-        settled(job_for(tmp_path, {"spec.model.source": source}))
+        settled(job_for(tmp_path, changes | ({"spec.model.pipeline": pipeline} if pipeline else {})))
     assert str(caught.value) == (
-        "spec.parallelism.auto: expected a model that can be read here, to know its heads and layers, "
-        "got persistentVolumeClaim; set the degrees yourself, or use bundled or path"
+        "spec.parallelism.auto: expected a prompt for each of 4 ranks, or a model that can be read before they start, "
+        f"got {got} and persistentVolumeClaim; {remedy}"
     )
+
+
+def test_where_model_and_prompts_are_both_in_the_cluster_it_settles_the_degrees(tmp_path: Path) -> None:
+    changes = {
+        "spec.model.source": CLAIM,
+        "spec.generation.prompts": REMOVED,
+        "spec.generation.promptsFrom": {"configMap": {"name": "prompts"}},
+    }
+    assert settled(job_for(tmp_path, changes)).parallelism.auto
+
+
+def prompts_of(number: int) -> list[dict[str, str]]:
+    return [{"name": f"p{one}", "prompt": "x"} for one in range(number)]
 
 
 def test_more_bandwidth_is_never_slower_and_never_coarser(tmp_path: Path) -> None:
