@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import structlog
 
-from thinwire.controller.ingest import allow
-from thinwire.controller.job_record import HISTORY_SAMPLES, Allowed, JobKey, JobRecord
+from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
 from thinwire.controller.kubernetes.conditions import Gang
 from thinwire.controller.kubernetes.diagnosis import Cause, ended_by, waits_for
-from thinwire.controller.kubernetes.events import Moment, Recorder, controller_fault, limits_changed, notes_between
+from thinwire.controller.kubernetes.events import Moment, Recorder, controller_fault, notes_between
+from thinwire.controller.kubernetes.expiry import expires_in_seconds
+from thinwire.controller.kubernetes.known import Known, KnownJobs
 from thinwire.controller.kubernetes.launcher import ClusterLauncher, Gangs
 from thinwire.controller.kubernetes.metrics import Metrics
 from thinwire.controller.kubernetes.resources import (
@@ -35,42 +36,22 @@ from thinwire.controller.kubernetes.resources import (
     label_of,
     name_of,
     namespace_of,
-    uid_of,
 )
 from thinwire.controller.kubernetes.settings import PodSettings
 from thinwire.controller.kubernetes.slim import slim_job, slim_pod
-from thinwire.controller.kubernetes.status import is_urgent, merge_patch, record_of, status_of
+from thinwire.controller.kubernetes.status_writer import StatusWriter, seconds_between_writes
 from thinwire.controller.kubernetes.work_queue import WorkQueue
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.plan import Job, StartAttempt, State
 from thinwire.controller.reconcile import Pass, Reconciler
 
-STATUS_SECONDS = 5.0
-"""Least time between two writes of a job's status that only bring new figures."""
-STATUS_WRITES_PER_SECOND = 20.0
-"""Such writes of all jobs together; with more jobs each is written less often."""
-
 PODS_COME_SECONDS = 15.0
 """How often a gang without pods is looked into."""
 
-_SAMPLES_OF_ALL_JOBS = 65_536
-"""About 60 MiB: what every job's history keeps in memory becomes less as there are more jobs."""
-_FEWEST_SAMPLES = 64
 _WORKERS = 8
 _RESYNC_SECONDS = 300.0
 
 _log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class _Known:
-    """What is remembered of a job beside its snapshot; anew for every object, whatever its name."""
-
-    uid: str
-    generation: int
-    job: DiffusionJob
-    told: Moment
-    status_at: float = float("-inf")
 
 
 class Operator:
@@ -91,9 +72,10 @@ class Operator:
         self._recorder = Recorder(api, clock)
         self.synced = asyncio.Event()
         self._queue: WorkQueue[JobKey] = WorkQueue()
-        self._known: dict[JobKey, _Known] = {}
         self.store = JobStore(self._heard)
+        self._known = KnownJobs(self.store, self._recorder.tell)
         self._jobs = Cache(DIFFUSION_JOBS, self._job_changed)
+        self._statuses = StatusWriter(api, self._jobs, metrics, clock)
         children = Cache(JOBS, self._child_changed, slim_job, JOB_NAME_LABEL)
         pods = Cache(PODS, self._child_changed, slim_pod, JOB_NAME_LABEL)
         self.gangs = Gangs(children, pods)
@@ -130,7 +112,7 @@ class Operator:
         for raw in self._jobs.all():
             key = JobKey(namespace_of(raw), name_of(raw))
             try:
-                self._look_up(key, raw)
+                self._known.meet(key, raw)
             except Exception:
                 _log.exception("job_unreadable", job=str(key))
 
@@ -169,10 +151,9 @@ class Operator:
     async def _reconcile(self, key: JobKey) -> None:
         raw = self._jobs.get(key.namespace, key.name)
         if raw is None or "deletionTimestamp" in raw["metadata"]:
-            self.store.remove(key)
-            self._known.pop(key, None)
+            self._known.forget(key)
             return
-        known = self._look_up(key, raw)
+        known = self._known.meet(key, raw)
         record = self.store.get(key)
         assert record is not None
         launcher = ClusterLauncher(
@@ -209,17 +190,17 @@ class Operator:
         self.store.update(record.key, lambda now: replace(now, message=cause.message))
         return replace(gang, cause=cause)
 
-    async def _bury(self, key: JobKey, known: _Known) -> None:
+    async def _bury(self, key: JobKey, known: Known) -> None:
         """Delete a job whose time after its end has passed; what it owns goes with it."""
-        record = self.store.get(key)
-        seconds = known.job.run_policy.ttl_seconds_after_finished
-        if record is None or not record.state.ended or seconds is None:
+        record, ttl = self.store.get(key), known.job.run_policy.ttl_seconds_after_finished
+        assert record is not None
+        left = expires_in_seconds(record, ttl, self._clock())
+        if left is None:
             return
-        left = record.completion_seconds + seconds - self._clock()
         if left > 0:
             self._queue.add_after(key, left)
             return
-        _log.info("job_expired", job=str(key), ttl_seconds=seconds)
+        _log.info("job_expired", job=str(key), ttl_seconds=ttl)
         await self._api.delete(DIFFUSION_JOBS, key.namespace, key.name, uid=known.uid, propagation="Background")
 
     async def _admit(self, key: JobKey, error: ApiError) -> None:
@@ -239,7 +220,7 @@ class Operator:
         self._metrics.attempts.inc(sum(isinstance(action, StartAttempt) for action in done.decided.actions))
         self._metrics.restarts.inc(max(done.after.restarts - done.before.restarts, 0))
 
-    def _tell(self, raw: Raw, known: _Known, cause: Cause | None) -> None:
+    def _tell(self, raw: Raw, known: Known, cause: Cause | None) -> None:
         record = self.store.get(JobKey(namespace_of(raw), name_of(raw)))
         assert record is not None
         now = Moment(record, cause)
@@ -247,52 +228,15 @@ class Operator:
             self._recorder.tell(raw, note)
         known.told = now
 
-    def _look_up(self, key: JobKey, raw: Raw) -> _Known:
-        known = self._known.get(key)
-        uid, generation = uid_of(raw), int(raw["metadata"]["generation"])
-        if known is None or known.uid != uid:
-            job = DiffusionJob.from_raw(raw)
-            record = record_of(raw, job)
-            known = _Known(uid, generation, job, Moment(record))
-            self.store.remove(key)
-            self.store.put(allow(record, _allowed(job)))
-        elif known.generation != generation:
-            known.generation, known.job = generation, DiffusionJob.from_raw(raw)
-            self._allow(key, raw, _allowed(known.job))
-        self._known[key] = known
-        kept = _samples_kept(len(self._known))
-        self.store.update(key, lambda now: now if now.samples_kept == kept else replace(now, samples_kept=kept))
-        return known
-
-    def _allow(self, key: JobKey, raw: Raw, allowed: Allowed) -> None:
-        """Hand an edit of the rate's limits to the law."""
+    async def _show(self, key: JobKey, raw: Raw, known: Known, gang: Gang) -> None:
         record = self.store.get(key)
         assert record is not None
-        if record.allowed == allowed:
-            return
-        self.store.put(allow(record, allowed))
-        if not record.state.ended:
-            self._recorder.tell(raw, limits_changed(allowed))
-
-    async def _show(self, key: JobKey, raw: Raw, known: _Known, gang: Gang) -> None:
-        record = self.store.get(key)
-        assert record is not None
-        before = raw.get("status") or {}
-        after = status_of(record, raw, gang, self._clock())
-        patch = merge_patch(before, after)
-        if not patch:
-            return
-        wait = known.status_at + self._status_seconds() - time.monotonic()
-        if wait > 0 and not is_urgent(before, after):
-            self._queue.add_after(key, wait)
-            return
-        written = await self._api.patch(DIFFUSION_JOBS, key.namespace, key.name, {"status": patch}, "status")
-        known.status_at = time.monotonic()
-        self._metrics.status_writes.inc()
-        self._jobs.put(written)
+        due = await self._statuses.write(raw, known, record, gang, self._status_seconds())
+        if due is not None:
+            self._queue.add_after(key, due)
 
     def _status_seconds(self) -> float:
-        return max(STATUS_SECONDS, len(self._known) / STATUS_WRITES_PER_SECOND)
+        return seconds_between_writes(len(self._known))
 
     def _gang(self, key: JobKey, done: Pass) -> Gang:
         """The present attempt's pods; why it waits or how it ended is the plan's word or theirs."""
@@ -304,9 +248,8 @@ class Operator:
             if cause is None:
                 failed = condition_of(child, "Failed") or condition_of(child, "FailureTarget")
                 cause = ended_by(child, pods) if failed else waits_for(child, pods)
-            return Gang(
-                sum(condition_of(one, "Ready") is not None for one in pods), child["spec"]["completions"], cause
-            )
+            ready = sum(condition_of(one, "Ready") is not None for one in pods)
+            return Gang(ready, child["spec"]["completions"], cause, made=len(pods))
         return Gang(cause=cause)
 
     def _job_changed(self, raw: Raw) -> None:
@@ -331,18 +274,6 @@ class Operator:
 def _weighs(record: JobRecord) -> tuple[object, ...]:
     heard = record.heard
     return heard.attempt, heard.steps_reported > 0, heard.finished, heard.prompts_done, len(record.retunes)
-
-
-def _samples_kept(jobs: int) -> int:
-    """A power of two, so that one job more or less changes nothing."""
-    share = max(_SAMPLES_OF_ALL_JOBS // max(jobs, 1), _FEWEST_SAMPLES)
-    return min(HISTORY_SAMPLES, 1 << (share.bit_length() - 1))
-
-
-def _allowed(job: DiffusionJob) -> Allowed:
-    compression = job.compression
-    rate = compression.rate
-    return Allowed(rate.min_millibits, rate.max_millibits, compression.target_stall_percent)
 
 
 def _planned(job: DiffusionJob, record: JobRecord, now_seconds: float) -> Job:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from tests.cluster.binaries import found as found_binaries
@@ -19,6 +17,7 @@ from tests.cluster.gangs import BATCH, complete_gang, fail_gang, found, gang, ma
 from tests.cluster.jobs_api import JobsApi
 from tests.cluster.operating import await_state, condition, make_surroundings, status, submit, told
 from tests.cluster.operator_process import OperatorProcess, operator_process
+from tests.cluster.outages import compact_etcd, restart_api_server
 from tests.cluster.people import People
 from tests.cluster.reporting import Rank
 from tests.controller.waiting import eventually
@@ -158,6 +157,33 @@ def test_jobs_go_on_after_the_api_server_was_killed(
             assert gangs_of(jobs, "survivor") == ["survivor-1"]
 
 
+def test_a_watch_whose_version_etcd_has_compacted_away_begins_anew(
+    own_plane: ControlPlane, jobs: JobsApi, restarted: contextlib.ExitStack
+) -> None:
+    with operator_process(own_plane, "--no-leader-elect") as operator:
+        submit(jobs, "seen")
+        gang(jobs, "seen-1")
+        submit(jobs, "to-go", {"spec.runPolicy": {"suspend": True}})
+        await_state(jobs, "to-go", "Suspended")
+        with asleep(operator):
+            # Without its watch cache the server asks etcd itself, which does not know the past any more.
+            restart_api_server(own_plane, restarted, "--watch-cache=false")
+            eventually(lambda: status_or_nothing(jobs, "seen"))
+            fail_gang(jobs, "seen-1")
+            submit(jobs, "unwatched")
+            jobs.delete("to-go")
+            compact_etcd(own_plane)
+        gang(jobs, "unwatched-1")
+        gang(jobs, "seen-2")
+        expired = {line["resource"] for line in operator.logged("watch_expired")}
+        assert {"diffusionjobs", "jobs"} <= expired
+        eventually(lambda: relists(operator, "diffusionjobs") >= 2)
+        eventually(lambda: 'thinwire_controller_jobs{state="Suspended"} 0.0' in operator.http("/metrics"))
+        assert operator.process.poll() is None
+        assert gangs_of(jobs, "unwatched") == ["unwatched-1"]
+        assert sorted(gangs_of(jobs, "seen")) == ["seen-1", "seen-2"]
+
+
 def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
     people = People(jobs)
     people.account("default", "controller")
@@ -220,19 +246,16 @@ def status_or_nothing(jobs: JobsApi, name: str) -> dict[str, Any]:
         return {}
 
 
-def restart_api_server(plane: ControlPlane, restarted: contextlib.ExitStack) -> None:
-    """Kill the API server and start it again with the same arguments; `restarted` ends it."""
-    port = plane.url.rpartition(":")[2]
-    (server,) = [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "--secure-port" in (process.info["cmdline"] or []) and port in process.info["cmdline"]
-    ]
-    command = server.cmdline()
-    server.send_signal(signal.SIGKILL)
-    psutil.wait_procs([server], timeout=30)
-    again = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    restarted.callback(again.wait, 60)
-    restarted.callback(again.terminate)
+@contextlib.contextmanager
+def asleep(operator: OperatorProcess) -> Iterator[None]:
+    """Have a controller see and do nothing for as long as the body runs."""
+    operator.process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        operator.process.send_signal(signal.SIGCONT)
+
+
+def relists(operator: OperatorProcess, resource: str) -> float:
+    found_line = re.search(rf'relists_total{{resource="{resource}"}} (\S+)', operator.http("/metrics"))
+    return float(found_line[1]) if found_line else 0.0
