@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import multiprocessing
 import os
 import time
@@ -97,7 +98,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--output", type=Path, default=None, help="JSON file for the raw figures")
     args = parser.parse_args(arguments)
     setting = Setting(
-        model=args.model or str(_in_box_model()),
+        model=args.model or str(in_box_model()),
         steps=args.steps,
         guidance=args.guidance,
         pixels=args.pixels,
@@ -155,20 +156,20 @@ def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) 
     """One prompt uncoded, then once for every codec and order."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    pipeline = _pipeline(setting.model)
+    pipeline = load_pipeline(setting.model)
     prompt, seed = MEASURED[number % len(MEASURED)], setting.first_seed + number
-    plain = _sample(pipeline, setting, prompt, seed, None)
+    plain = sample(pipeline, setting, prompt, seed, None)
     pictures = []
     for codec, order in kinds:
         begun = time.perf_counter()
         attention = CodedAttention(
             _maker(codec, order, setting),
             layers=len(pipeline.transformer.transformer_blocks),
-            image_tokens=_image_tokens(pipeline, setting.pixels),
+            image_tokens=sequence_tokens(pipeline, setting.pixels),
             shards=setting.shards,
             warmup_steps=setting.warmup_steps,
         )
-        coded = _sample(pipeline, setting, prompt, seed, attention)
+        coded = sample(pipeline, setting, prompt, seed, attention)
         pictures.append(_compared(codec, order, prompt, seed, plain, coded, attention.traffic, begun))
     return pictures
 
@@ -195,13 +196,12 @@ def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
 def _compared(
     codec: str, order: int, prompt: str, seed: int, plain: np.ndarray, coded: np.ndarray, traffic: Traffic, begun: float
 ) -> Picture:
-    error = float(np.mean((plain - coded) ** 2))
     return Picture(
         codec=codec,
         order=order,
         prompt=prompt,
         seed=seed,
-        psnr_db=min(-10 * np.log10(error), 200.0) if error else 200.0,
+        psnr_db=psnr_db(plain, coded),
         ssim=float(structural_similarity(plain, coded, data_range=1.0, channel_axis=-1)),
         flip=_flip(plain, coded),
         bits_per_value=traffic.bits_per_value,
@@ -210,13 +210,19 @@ def _compared(
     )
 
 
+def psnr_db(plain: np.ndarray, coded: np.ndarray) -> float:
+    """Of pictures in [0, 1]; at most 200."""
+    error = float(np.mean((plain - coded) ** 2))
+    return min(-10 * math.log10(error), 200.0) if error else 200.0
+
+
 def _flip(plain: np.ndarray, coded: np.ndarray) -> float:
     """The mean of FLIP's map of differences."""
     pictures = (picture.clip(0, 1).astype(np.float32) for picture in (plain, coded))
     return float(flip_evaluator.evaluate(*pictures, "LDR", applyMagma=False)[1])
 
 
-def _pipeline(model: str) -> object:
+def load_pipeline(model: str) -> object:
     from diffusers import StableDiffusion3Pipeline
 
     folder = Path(model)
@@ -227,12 +233,12 @@ def _pipeline(model: str) -> object:
     return pipeline
 
 
-def _image_tokens(pipeline: object, pixels: int) -> int:
+def sequence_tokens(pipeline: object, pixels: int) -> int:
     side = pixels // pipeline.vae_scale_factor // pipeline.transformer.config.patch_size  # type: ignore[attr-defined]
     return side * side
 
 
-def _sample(pipeline: object, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
+def sample(pipeline: object, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
     """The picture as [height, width, 3] float in [0, 1], not rounded."""
     length = pipeline.tokenizer.model_max_length  # type: ignore[attr-defined]
     positive, negative, pooled, negative_pooled = pipeline.encode_prompt(  # type: ignore[attr-defined]
@@ -272,7 +278,7 @@ def _table(pictures: list[Picture], kinds: list[tuple[str, int]]) -> Table:
     return table
 
 
-def _in_box_model() -> Path:
+def in_box_model() -> Path:
     import thinwire
 
     return Path(thinwire.__file__).parent / "runtime/bundled/emoji"

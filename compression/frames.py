@@ -13,7 +13,7 @@ from thinwire.compression.rungs.base import Rung
 from thinwire.compression.streams import BaseFormat, StreamId
 
 MAGIC = b"tw"
-VERSION = 1
+VERSION = 2
 HEADER_BYTES = 40
 CHECKED_BYTES = 36  # all but the CRC-32: what a receiver knows beforehand
 

@@ -6,15 +6,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from thinwire.compression.rungs import lloyd_max, transform
+from thinwire.compression.rungs import transform
 from thinwire.compression.rungs.memory import RungMemory
 from thinwire.compression.scales import thresholds
 from thinwire.compression.sums import LANES
+from thinwire.compression.transform import trellis
 from thinwire.compression.transform.amplitudes import amplitudes
 from thinwire.compression.transform.basis import Basis
 from thinwire.compression.transform.water import GAINS
 
-_CODES = 1 << lloyd_max.MAX_BITS
+_LEVELS = 2 << trellis.MAX_BITS
+_LIMITS = _LEVELS // trellis.SUBSETS
 _ROWS_AT_ONCE = 8
 _COLUMN_ARRAYS = 12
 _SLACK = 64
@@ -27,9 +29,9 @@ class TransformTables(ctypes.Structure):
         ("quarter", ctypes.c_float * 4),
         ("half_octave", ctypes.c_float * 2),
         ("largest_energy", ctypes.c_float),
-        ("gain", ctypes.c_int32 * lloyd_max.MAX_BITS),
-        ("limit", ctypes.c_float * _CODES * (lloyd_max.MAX_BITS + 1)),
-        ("level", ctypes.c_float * _CODES * (lloyd_max.MAX_BITS + 1)),
+        ("gain", ctypes.c_int32 * trellis.MAX_BITS),
+        ("limit", ctypes.c_float * _LIMITS * trellis.SUBSETS * (trellis.MAX_BITS + 1)),
+        ("level", ctypes.c_float * _LEVELS * (trellis.MAX_BITS + 1)),
     )
 
 
@@ -39,11 +41,12 @@ def transform_tables() -> TransformTables:
         quarter=(ctypes.c_float * 4)(*amplitudes(torch.arange(4)).tolist()),
         half_octave=(ctypes.c_float * 2)(*thresholds(2, 0.5).tolist()),
         largest_energy=transform.LARGEST_ENERGY,
-        gain=(ctypes.c_int32 * lloyd_max.MAX_BITS)(*GAINS),
+        gain=(ctypes.c_int32 * trellis.MAX_BITS)(*GAINS),
     )
-    for bits in range(1, lloyd_max.MAX_BITS + 1):
-        tables.limit[bits] = (ctypes.c_float * _CODES)(*lloyd_max.thresholds(bits))
-        tables.level[bits] = (ctypes.c_float * _CODES)(*lloyd_max.levels(bits))
+    for bits in range(1, trellis.MAX_BITS + 1):
+        for subset in range(trellis.SUBSETS):
+            tables.limit[bits][subset] = (ctypes.c_float * _LIMITS)(*trellis.thresholds(bits, subset))
+        tables.level[bits] = (ctypes.c_float * _LEVELS)(*trellis.levels(bits))
     return tables
 
 
@@ -88,7 +91,7 @@ class BoundBasis:
 class _Scratch(ctypes.Structure):
     _fields_ = tuple(
         (name, ctypes.c_void_p)
-        for name in ("components", "decoded", "columns", "plane", "order", "natural", "start", "loud", "bits")
+        for name in ("components", "decoded", "columns", "even", "plane", "order", "natural", "start", "loud", "bits")
     )
 
 
@@ -107,6 +110,7 @@ class TransformScratch:
             "components": (rows * pitch, torch.float32),
             "decoded": (2 * _ROWS_AT_ONCE * pitch, torch.float32),
             "columns": (_COLUMN_ARRAYS * pitch, torch.float32),
+            "even": (min(rows, trellis.BLOCK_ROWS) * pitch, torch.float32),
             "plane": (max(rows * channels, 2 * rows, 2 * channels) + _SLACK, torch.uint8),
             "order": (channels + LANES, torch.int32),
             "natural": (channels + LANES, torch.int32),

@@ -6,6 +6,7 @@ that no pass knows, go through the reference. Import needs triton: choose_kernel
 """
 
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -37,6 +38,7 @@ from thinwire.compression.scales import inverse_step_table, step_table
 from thinwire.compression.state import StreamState
 from thinwire.compression.streams import BaseFormat
 from thinwire.compression.sums import BLOCK_ROWS, LANES
+from thinwire.compression.transform import trellis
 
 TILE = 128
 _EXACT = {"enable_fp_fusion": False}
@@ -59,6 +61,19 @@ class _Codes:
 
 def _planes(rung: Rung) -> tuple[Plane, ...]:
     return (rung.plane,) if isinstance(rung, PerTokenRung) else rung.planes if isinstance(rung, RankOneRung) else ()
+
+
+@cache
+def _trellis_tables(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Limits [bits, subset, 64], NaN where there is none, and levels [bits, 256]."""
+    limits = torch.full((trellis.MAX_BITS + 1, trellis.SUBSETS, 1 << trellis.MAX_BITS - 1), torch.nan)
+    levels = torch.zeros(trellis.MAX_BITS + 1, 2 << trellis.MAX_BITS)
+    for bits in range(1, trellis.MAX_BITS + 1):
+        levels[bits, : 2 << bits] = torch.tensor(trellis.levels(bits))
+        for subset in range(trellis.SUBSETS):
+            own = torch.tensor(trellis.thresholds(bits, subset))
+            limits[bits, subset, : own.numel()] = own
+    return limits.to(device), levels.to(device)
 
 
 @dataclass(slots=True)
@@ -106,7 +121,7 @@ class TritonCoder:
         if isinstance(rung, TransformRung):
             basis = required_basis(before, rung)
             whole_RC = self._times(residual_RC, basis.forward)
-            payload = rung.encode_components(whole_RC, self.dtype, before)
+            payload = rung.encode_components(whole_RC, self.dtype, before, self._quantised)
             components_RC, state.memory = rung.decode_components(payload, state.rows, state.channels, before)
             values_RC = self._times(components_RC, basis.inverse)
             seal(header, payload, frame)
@@ -306,6 +321,28 @@ class TritonCoder:
             x_RC, matrices_HDD, out_RC, rows, channels, SIZE=size, PADDED=padded, ROWS=_ROWS_AT_ONCE, **_EXACT
         )
         return out_RC
+
+    def _quantised(self, u_RC: Tensor, weight_R: Tensor, bits_C: Tensor) -> Tensor:
+        """Do as trellis.quantised."""
+        rows, coded = u_RC.shape
+        codes_RC = self._new(rows, coded, dtype=torch.int16)
+        scratch = self._new(2, rows, coded, dtype=torch.int32)
+        grid = (-(-rows // trellis.BLOCK_ROWS), -(-coded // TILE))
+        tables = _trellis_tables(u_RC.device)
+        passes.trellis_pass[grid](
+            u_RC.contiguous(),
+            weight_R,
+            bits_C,
+            *tables,
+            *scratch,
+            codes_RC,
+            rows,
+            coded,
+            BLOCK=trellis.BLOCK_ROWS,
+            TILE=TILE,
+            **_EXACT,
+        )
+        return codes_RC
 
     def _packed(self, planes: tuple[Plane, ...], codes_N: Tensor) -> Tensor:
         count = codes_N.numel()

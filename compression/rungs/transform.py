@@ -1,11 +1,12 @@
 """Any rate from a quarter of a bit to six: residuals in a calibrated basis, bits where the energy is.
 
 Per frame: components y = r A; one amplitude per component and one per token, sent as changes from the last frame; bits
-per component by reverse water-filling from those amplitudes; Lloyd-Max codes in bit planes. The payload's size is that
+per component by reverse water-filling from those amplitudes; trellis codes in bit planes. The payload's size is that
 of the rate, side information included. (Goyal, "Theoretical foundations of transform coding", 2001; docs/codec.md)
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -13,11 +14,10 @@ from torch import Tensor
 
 from thinwire.compression.errors import NonFiniteError, PayloadError, RungError
 from thinwire.compression.packing import BITS_1
-from thinwire.compression.rungs import lloyd_max
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.rungs.memory import RungMemory
 from thinwire.compression.sums import column_sums, row_sums
-from thinwire.compression.transform import rice
+from thinwire.compression.transform import rice, trellis
 from thinwire.compression.transform.amplitudes import LIMIT, amplitudes, energy_codes
 from thinwire.compression.transform.basis import Basis
 from thinwire.compression.transform.water import bits_per_component
@@ -43,6 +43,9 @@ class _Amplitudes:
 class TransformRung(Rung):
     """millibits per value, side information included, header not; 250 to 6,000, or RungError.
 
+    distortion: that of a scalar rung whose pictures come as near (bench fidelity, in-box model): what is lost here is
+    lost where it costs least, in a metric of its own, so the share that is lost would not compare.
+
     Payload: leader (6 bytes), changes of component and token amplitudes (Rice codes), bit planes, zeros. Needs a stream
     that was opened with a basis (RungError).
     """
@@ -59,7 +62,7 @@ class TransformRung(Rung):
                 f"transform rate: expected {MIN_MILLIBITS} to {MAX_MILLIBITS} millibits, got {self.millibits}"
             )
         object.__setattr__(self, "name", f"transform-{self.millibits}")
-        object.__setattr__(self, "distortion", 0.75 * 2.0 ** (-2.9 * self.millibits / 1000))
+        object.__setattr__(self, "distortion", 1.4 * 2.0 ** (-2.6 * self.millibits / 1000))
         object.__setattr__(self, "carries_key_frames", self.millibits >= KEY_FRAME_MILLIBITS)
 
     def payload_bytes(self, rows: int, channels: int, dtype: torch.dtype) -> int:
@@ -71,8 +74,14 @@ class TransformRung(Rung):
         """Transform, measure, allocate, quantise, pack; raises NonFiniteError and RungError."""
         return self.encode_components(required_basis(memory, self).components(tensor_RC), dtype, memory)
 
-    def encode_components(self, components_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
-        """Do as `encode`, from what the basis made of the tensor."""
+    def encode_components(
+        self,
+        components_RC: Tensor,
+        dtype: torch.dtype,
+        memory: RungMemory,
+        quantise: Callable[[Tensor, Tensor, Tensor], Tensor] = trellis.quantised,
+    ) -> Tensor:
+        """Do as `encode`, from what the basis made of the tensor; `quantise` does as trellis.quantised."""
         basis = required_basis(memory, self)
         rows, channels = components_RC.shape
         size = self.payload_bytes(rows, channels, dtype)
@@ -83,7 +92,8 @@ class TransformRung(Rung):
         bits_C = bits_per_component(found.component_C, rows, payload.numel() - at)
         order = _coded_order(bits_C)
         scale_codes_RC = found.token_R[:, None].int() + found.component_C[None, order].int()
-        codes_RC = _quantised(components_RC[:, order] * amplitudes(-scale_codes_RC), bits_C[order])
+        even_RC = components_RC[:, order] * amplitudes(-scale_codes_RC)
+        codes_RC = quantise(even_RC, amplitudes(2 * found.token_R.int()), bits_C[order])
         for plane, width in enumerate(_plane_widths(bits_C)):
             packed = BITS_1.pack((codes_RC[:, :width] >> plane & 1).reshape(-1))
             payload[at : at + packed.numel()] = packed
@@ -145,7 +155,7 @@ class TransformRung(Rung):
             raise PayloadError("frame payload: expected zeros after the last bit plane; ask for a key frame")
         scale_codes_RC = token_R[:, None].int() + component_C[None, order].int()
         components_RC = torch.zeros(rows, channels, dtype=torch.float32, device=payload.device)
-        components_RC[:, order] = _levels_of(codes_RC, bits_C[order]) * amplitudes(scale_codes_RC)
+        components_RC[:, order] = trellis.values(codes_RC, bits_C[order]) * amplitudes(scale_codes_RC)
         return components_RC, RungMemory(basis, component_C, token_R)
 
 
@@ -170,28 +180,8 @@ def _coded_order(bits_C: Tensor) -> Tensor:
 
 def _plane_widths(bits_C: Tensor) -> list[int]:
     """How many components have more than 0, 1, 2, ... bits, as long as there are any."""
-    widths = [int((bits_C > plane).sum()) for plane in range(lloyd_max.MAX_BITS)]
+    widths = [int((bits_C > plane).sum()) for plane in range(trellis.MAX_BITS)]
     return [width for width in widths if width]
-
-
-def _quantised(u_RC: Tensor, bits_C: Tensor) -> Tensor:
-    """Count thresholds reached: [rows, coded] float32 -> int16 codes."""
-    codes_RC = torch.zeros(u_RC.shape, dtype=torch.int16, device=u_RC.device)
-    for bits in range(1, lloyd_max.MAX_BITS + 1):
-        chosen = bits_C == bits
-        limits = torch.tensor(lloyd_max.thresholds(bits), dtype=torch.float32, device=u_RC.device)
-        codes_RC[:, chosen] = torch.bucketize(u_RC[:, chosen].contiguous(), limits, right=True).to(torch.int16)
-    return codes_RC
-
-
-def _levels_of(codes_RC: Tensor, bits_C: Tensor) -> Tensor:
-    """Look codes up: [rows, coded] int16 -> float32 in units of the amplitude."""
-    values_RC = torch.zeros(codes_RC.shape, dtype=torch.float32, device=codes_RC.device)
-    for bits in range(1, lloyd_max.MAX_BITS + 1):
-        chosen = bits_C == bits
-        table = torch.tensor(lloyd_max.levels(bits), dtype=torch.float32, device=codes_RC.device)
-        values_RC[:, chosen] = table[codes_RC[:, chosen].long()]
-    return values_RC
 
 
 def _as_tensor(data: bytes) -> Tensor:

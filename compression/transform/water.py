@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from thinwire.compression.rungs.lloyd_max import DISTORTIONS, MAX_BITS
+from thinwire.compression.transform.trellis import DISTORTIONS, MAX_BITS
 
 # What bit b + 1 saves of a unit of energy, log2 in sixteenths.
 GAINS = tuple(round(16 * math.log2(DISTORTIONS[bits] - DISTORTIONS[bits + 1])) for bits in range(MAX_BITS))

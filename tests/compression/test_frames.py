@@ -41,7 +41,7 @@ def test_a_header_is_what_the_wire_format_says():
     assert frame[:40] == struct.pack(
         "<2sBBBBHIIIIHHHBBII",
         b"tw",
-        1,  # version
+        2,  # version
         0 | 0 << 3 | 2 << 4 | 0 << 6,  # float32, no key frame, order 2, full bases
         4,  # bits2
         1,  # branch

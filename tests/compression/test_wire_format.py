@@ -145,7 +145,7 @@ class SecondDecoder:
     def decode(self, frame):
         magic, version, form, rung, _, rate, *_, length, checksum = struct.unpack("<2sBBBBHIIIIHHHBBII", frame[:40])
         payload = frame[40:]
-        assert (magic, version, length, checksum) == (b"tw", 1, len(payload), zlib.crc32(payload))
+        assert (magic, version, length, checksum) == (b"tw", 2, len(payload), zlib.crc32(payload))
         key_frame = form >> 3 & 1
         if rung == 0:
             x = np.frombuffer(payload, NUMPY[self.dtype]).reshape(self.rows, self.channels).astype(F)

@@ -15,6 +15,7 @@
 #include "packing.c"
 #include "crc.c"
 #include "water.c"
+#include "trellis.c"
 #include "transform.c"
 
 static int64_t scale_bytes(const stream_t *s, const rung_t *g) {

@@ -7,6 +7,7 @@ typedef struct {
     float *components; /* [rows, pitch], pitch = stride + 16 */
     float *decoded;    /* [2 * ROWS_AT_ONCE, pitch]: components, then values */
     float *columns;    /* [TRANSFORM_COLUMNS, pitch] */
+    float *even;       /* [rows of a trellis block, pitch] */
     uint8_t *plane;    /* [rows * channels + 64] */
     int32_t *order, *natural, *start; /* [channels + 16] each */
     int16_t *loud_C;   /* [channels] */
@@ -187,28 +188,27 @@ static void allocate(job_t *j, int64_t available_bytes) {
         }
 }
 
-INLINE void count_limits(const float *u, int64_t from, int64_t to, const float *limit, int limits, uint8_t *codes) {
-    for (int64_t i = from; i < to; i += LANES) { /* what goes past `to` is overwritten by what follows */
-        const V value = load(u + i);
-        I code = {0};
-        for (int k = 0; k < limits; k++) code -= value >= splat(limit[k]);
-        store_codes(codes + i, code);
-    }
-}
-
 static void quantise_components(const job_t *j) {
-    const int64_t coded = j->coded;
+    const int64_t coded = j->coded, rows = j->s->rows;
     const int32_t *order = j->ts->order;
-    float *u = extra(j, CHOSEN);
-    for (int64_t row = 0; row < j->s->rows; row++) {
-        const float *y = j->ts->components + row * j->pitch;
-        const int token = -j->basis->token[row];
-        const float *inverse = extra(j, INVERSE_AMPLITUDE + (token & 3)), octaves = power_of_two(token >> 2);
-        for (int64_t i = 0; i < coded; i++) u[i] = y[order[i]] * (inverse[i] * octaves);
+    float weight[TRELLIS_BLOCK_ROWS];
+    for (int64_t first = 0; first < rows; first += TRELLIS_BLOCK_ROWS) {
+        const int count = (int)(rows - first < TRELLIS_BLOCK_ROWS ? rows - first : TRELLIS_BLOCK_ROWS);
+        uint8_t *codes = j->t->codes + first * coded;
+        for (int row = 0; row < count; row++) {
+            const float *y = j->ts->components + (first + row) * j->pitch;
+            float *u = j->ts->even + row * j->pitch;
+            const int token = -j->basis->token[first + row];
+            const float *inverse = extra(j, INVERSE_AMPLITUDE + (token & 3)), octaves = power_of_two(token >> 2);
+            for (int64_t i = 0; i < coded; i++) u[i] = y[order[i]] * (inverse[i] * octaves);
+            weight[row] = amplitude(j->tc, -2 * token);
+        }
         int64_t from = 0;
         for (int bits = MAX_BITS; bits > 0; bits--) {
             const int64_t to = j->width[bits - 1];
-            count_limits(u, from, to, j->tc->limit[bits], (1 << bits) - 1, j->t->codes + row * coded);
+            for (int64_t i = from; i < to; i += LANES)
+                best_path(j->ts->even + i, j->pitch, weight, count, j->tc, bits, codes + i, coded,
+                          (int)(to - i < LANES ? to - i : LANES));
             from = to;
         }
     }
@@ -248,10 +248,16 @@ static void restore(const job_t *j, int64_t row, float *y) {
     const uint8_t *codes = j->t->codes + row * j->coded;
     const int32_t *order = j->ts->order;
     const int token = j->basis->token[row];
+    const int64_t past = row % TRELLIS_BLOCK_ROWS;
     const float *amplitudes = extra(j, AMPLITUDE + (token & 3)), octaves = power_of_two(token >> 2);
+    const uint8_t *one = past > 0 ? codes - j->coded : NULL;
+    const uint8_t *two = past > 1 ? codes - 2 * j->coded : NULL, *three = past > 2 ? codes - 3 * j->coded : NULL;
     int64_t i = 0;
     for (int bits = MAX_BITS; bits > 0; bits--)
-        for (; i < j->width[bits - 1]; i++) y[order[i]] = j->tc->level[bits][codes[i]] * (amplitudes[i] * octaves);
+        for (; i < j->width[bits - 1]; i++) {
+            const int index = level_index(codes[i], one ? one[i] : 0, two ? two[i] : 0, three ? three[i] : 0);
+            y[order[i]] = j->tc->level[bits][index] * (amplitudes[i] * octaves);
+        }
 }
 
 /* lost: squares of errors; cost: the same in components, where an error costs alike in every direction. */

@@ -1,11 +1,11 @@
 /* Transform rungs: amplitude codes, reverse water-filling and Rice codes (thinwire/compression/transform/). */
 enum { MAX_BITS = 7, AMPLITUDE_LIMIT = 240, TOKEN_LIMIT = 40, LARGEST_CHANGE = 31, MAX_PARAMETER = 7 };
-enum { LEADER_BYTES = 6, SIXTEENTHS_PER_CODE = 8 };
+enum { LEADER_BYTES = 6, SIXTEENTHS_PER_CODE = 8, SUBSETS = 4 };
 
 typedef struct {
     float quarter[4], half_octave[2], largest_energy;
     int32_t gain[MAX_BITS];
-    float limit[MAX_BITS + 1][1 << MAX_BITS], level[MAX_BITS + 1][1 << MAX_BITS];
+    float limit[MAX_BITS + 1][SUBSETS][1 << (MAX_BITS - 1)], level[MAX_BITS + 1][2 << MAX_BITS];
 } transform_tables_t;
 
 typedef struct {

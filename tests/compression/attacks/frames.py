@@ -76,7 +76,7 @@ def attacks() -> Iterator[Attack]:
         yield Attack("zeros", rung, lambda frame: bytes(len(frame)), MagicError)
         yield Attack("ones", rung, lambda frame: b"\xff" * len(frame), MagicError)
         yield Attack("reversed", rung, lambda frame: frame[::-1], MagicError)
-        yield Attack("next version", rung, lambda frame: put(frame, 2, b"\x02"), VersionError)
+        yield Attack("next version", rung, lambda frame: put(frame, 2, b"\x03"), VersionError)
         yield Attack("dtype that is none", rung, lambda frame: put(frame, 3, b"\x27"), HeaderMismatch)
         yield Attack("all format bits", rung, lambda frame: put(frame, 3, b"\xff"), HeaderMismatch)
         yield Attack("rung that is none", rung, lambda frame: put(frame, 4, b"\xfe"), HeaderMismatch)

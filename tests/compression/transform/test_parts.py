@@ -1,5 +1,5 @@
 import math
-from itertools import pairwise, product
+from itertools import product
 
 import pytest
 import torch
@@ -7,8 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from thinwire.compression.errors import PayloadError
-from thinwire.compression.rungs import lloyd_max
-from thinwire.compression.transform import rice
+from thinwire.compression.transform import rice, trellis
 from thinwire.compression.transform.amplitudes import LIMIT, amplitudes, energy_codes
 from thinwire.compression.transform.basis import basis_from_moments
 from thinwire.compression.transform.water import GAINS, bits_per_component, plane_bytes
@@ -95,22 +94,43 @@ def test_an_allocation_never_exceeds_its_bytes(amplitude_codes, rows, available)
             assert bits[louder] >= bits[quieter]
 
 
-@pytest.mark.parametrize("bits", range(1, lloyd_max.MAX_BITS + 1))
-def test_levels_are_the_centroids_of_their_cells(bits):
-    levels, limits = lloyd_max.levels(bits), (-math.inf, *lloyd_max.thresholds(bits), math.inf)
+@pytest.mark.parametrize("bits", range(1, trellis.MAX_BITS + 1))
+def test_codes_along_the_trellis_lose_what_the_allocator_believes(bits):
+    u_RC = torch.randn(300, 60, generator=torch.Generator().manual_seed(bits))
+    bits_C = torch.full((60,), bits)
+    codes_RC = trellis.quantised(u_RC, torch.ones(300), bits_C)
+    assert int(codes_RC.min()) >= 0
+    assert int(codes_RC.max()) < 2**bits
+    left = float((trellis.values(codes_RC, bits_C) - u_RC).square().mean())
+    assert left == pytest.approx(trellis.DISTORTIONS[bits], rel=0.05)
 
-    def density(x):
-        return math.exp(-x * x / 2) / math.sqrt(2 * math.pi)
 
-    def below(x):
-        return math.erfc(-x / math.sqrt(2)) / 2
+@pytest.mark.parametrize("rows", [1, 2, 5])
+@pytest.mark.parametrize("bits", [1, 2])
+def test_no_other_codes_come_nearer(rows, bits):
+    u_RC = torch.randn(rows, 4, generator=torch.Generator().manual_seed(rows))
+    weight_R = torch.arange(1, rows + 1).float()
+    bits_C = torch.full((1,), bits)
 
-    left = 1.0
-    for level, (low, high) in zip(levels, pairwise(limits), strict=True):
-        weight = below(high) - below(low) if low < 0 else below(-low) - below(-high)
-        assert level == pytest.approx((density(low) - density(high)) / weight, abs=2e-6)
-        left -= weight * level * level
-    assert left == pytest.approx(lloyd_max.DISTORTIONS[bits], rel=1e-3)
+    def error(codes_RC, column):
+        return float(((trellis.values(codes_RC, bits_C)[:, 0] - u_RC[:, column]).square() * weight_R).sum())
+
+    found_RC = trellis.quantised(u_RC, weight_R, bits_C.repeat(4))
+    for column in range(4):
+        every = (torch.tensor(codes, dtype=torch.int16)[:, None] for codes in product(range(2**bits), repeat=rows))
+        least = min(error(codes_RC, column) for codes_RC in every)
+        assert error(found_RC[:, column : column + 1], column) == pytest.approx(least, rel=1e-5)
+
+
+def test_every_block_of_rows_begins_anew():
+    u_RC = torch.randn(2 * trellis.BLOCK_ROWS + 9, 3, generator=torch.Generator().manual_seed(0))
+    weight_R, bits_C = torch.ones(u_RC.shape[0]), torch.tensor([3, 1, 2])
+    codes_RC = trellis.quantised(u_RC, weight_R, bits_C)
+    values_RC = trellis.values(codes_RC, bits_C)
+    for first in range(0, u_RC.shape[0], trellis.BLOCK_ROWS):
+        block = slice(first, first + trellis.BLOCK_ROWS)
+        assert torch.equal(trellis.quantised(u_RC[block], weight_R[block], bits_C), codes_RC[block])
+        assert torch.equal(trellis.values(codes_RC[block], bits_C), values_RC[block])
 
 
 def test_a_basis_undoes_itself_and_decorrelates_in_the_metric():
