@@ -15,7 +15,6 @@ import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy
@@ -27,6 +26,7 @@ from rich.table import Table
 
 from bench.about import about
 from bench.prompts import MEASURED
+from bench.strategies_page import HEADINGS, cells
 from tests.harness.ranks import run_ranks
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.facts import RecordingHooks
@@ -46,7 +46,6 @@ STRATEGIES: dict[str, dict[str, int]] = {
     "DistriFusion 2": {"ring": 2, "patch_mode": pb.PATCH_MODE_DISTRIFUSION},
     "DistriFusion 2 x ulysses 2": {"ring": 2, "ulysses": 2, "patch_mode": pb.PATCH_MODE_DISTRIFUSION},
     "PipeFusion 2": {"pipefusion": 2},
-    "PipeFusion 4": {"pipefusion": 4},
     "PipeFusion 2 x ulysses 2": {"pipefusion": 2, "ulysses": 2},
     "PipeFusion 2 x ring 2": {"pipefusion": 2, "ring": 2},
     "cfg 2": {"cfg": 2},
@@ -189,42 +188,11 @@ def _resumed(output: Path, kept: Path) -> tuple[list[dict[str, Any]], dict[str, 
     return rows, sheet
 
 
-HEADINGS = (
-    "strategy", "ranks", "rate", "KiB a picture", "of fp16", "dB to one process", "dB to uncompressed",
-)  # fmt: skip
-
-
-def cells(result_rows: list[dict[str, Any]], pictures: int) -> list[list[str]]:
-    """Return the table's rows as text."""
-    lines = []
-    for row in result_rows:
-        own = row["psnr_db_to_uncompressed"]
-        lines.append(
-            [
-                row["strategy"],
-                str(row["ranks"]),
-                row["rate"],
-                f"{row['bytes_sent'] / pictures / 1024:.0f}",
-                f"{row['bytes_sent'] / max(1, row['bytes_uncompressed_fp16']):.2f}",
-                f"{median(row['psnr_db_to_one_process']):.1f}",
-                "" if own is None else f"{median(own):.1f}",
-            ]
-        )
-    return lines
-
-
 def _table(rows: list[dict[str, Any]]) -> Table:
     table = Table(*HEADINGS, title="Strategies")
     for line in cells(rows, len(rows[0]["psnr_db_to_one_process"])):
         table.add_row(*line)
     return table
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """Return the table for docs/strategies.md."""
-    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + "---|" * len(HEADINGS)]
-    lines += ["| " + " | ".join(line) + " |" for line in cells(result["rows"], len(result["setting"]["prompts"]))]
-    return "\n".join(lines)
 
 
 def _draw(sheet: dict[str, Any], truth: Pixels) -> Image.Image:

@@ -5,15 +5,21 @@ from datetime import timedelta
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from thinwire.runtime.roll_call import naming_lost_ranks
 from thinwire.runtime.run import Verdict
 
 
 def tell(verdict: Verdict) -> Verdict:
-    """Return rank 0's `verdict` on every rank; alone in the world, one's own."""
+    """Return rank 0's `verdict` on every rank; alone in the world, one's own.
+
+    Raises:
+        LostRankError: a rank is gone or silent.
+    """
     if not dist.is_initialized() or dist.get_world_size() == 1:
         return verdict
     box = [verdict]
-    dist.broadcast_object_list(box, src=0)
+    with naming_lost_ranks():
+        dist.broadcast_object_list(box, src=0)
     return box[0]
 
 

@@ -33,6 +33,7 @@ from thinwire.runtime.noise import share_noise
 from thinwire.runtime.parallel import Degrees, Launch, World, open_world
 from thinwire.runtime.picture import Made, Pixels, made_of, pixels_shape
 from thinwire.runtime.reference import call_arguments
+from thinwire.runtime.roll_call import answer_roll_calls, naming_lost_ranks
 from thinwire.runtime.versions import versions
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,8 @@ class Session:
     traffic: Traffic
     exchange: OpenedExchange
     unshare_noise: Callable[[], None]
+    stop_answering: Callable[[], None]
+    """Of roll calls."""
     link_is_emulated: bool
 
     @classmethod
@@ -59,16 +62,20 @@ class Session:
 
         Raises:
             BadInputError: the job asks for what cannot be done, in one sentence.
+            LostRankError: a rank is gone or silent.
         """
         world = open_world(Degrees.from_spec(spec.parallelism), launch or Launch.from_environment())
+        stop_answering = answer_roll_calls()
         try:
-            return cls._open_in(world, spec, hooks)
+            with naming_lost_ranks():
+                return cls._open_in(world, spec, hooks, stop_answering)
         except BaseException:
+            stop_answering()
             world.close()
             raise
 
     @classmethod
-    def _open_in(cls, world: World, spec: RunSpec, hooks: StepHooks) -> "Session":
+    def _open_in(cls, world: World, spec: RunSpec, hooks: StepHooks, stop_answering: Callable[[], None]) -> "Session":
         generation = spec.generation
         model = load_model(spec.model, world.device, log_progress if world.rank == 0 else _silent, parallel=True)
         refuse_impossible_size(model, generation.height, generation.width)
@@ -109,7 +116,9 @@ class Session:
         exchange = open_exchange(setting, spec.compression)
         unshare_noise = share_noise(model.pipeline.scheduler, world, model.family)
         log.info("session.opened", rank=world.rank, world_size=world.size, device=str(world.device))
-        return cls(world, model, pipeline, generation, first_stage, exchange, unshare_noise, pacer.emulates)
+        return cls(
+            world, model, pipeline, generation, first_stage, exchange, unshare_noise, stop_answering, pacer.emulates
+        )
 
     def describe(self) -> RunFacts:
         """Return what is known of the run before its first step."""
@@ -136,16 +145,21 @@ class Session:
         ]
 
     def generate_pixels(self, prompts: Sequence[Prompt], *, first_job_step: int) -> list[Pixels]:
-        """Make a picture of each prompt as float32 [height, width, 3] in 0 to 1, as `generate` does. Collective."""
+        """Make a picture of each prompt as float32 [height, width, 3] in 0 to 1, as `generate` does. Collective.
+
+        Raises:
+            LostRankError: a rank is gone or silent; the message names it.
+        """
         if not 0 < len(prompts) <= self.replicas:
             raise ValueError(f"expected 1 to {self.replicas} prompts, got {len(prompts)}: make them in rounds")
         replica = self.world.replica
-        if replica < len(prompts):
-            pixels = self._generate(prompts[replica], first_job_step)
-        else:
-            self._stand_by(prompts[0], first_job_step)
-            pixels = None
-        return self._to_rank_0(pixels, len(prompts))
+        with naming_lost_ranks():
+            if replica < len(prompts):
+                pixels = self._generate(prompts[replica], first_job_step)
+            else:
+                self._stand_by(prompts[0], first_job_step)
+                pixels = None
+            return self._to_rank_0(pixels, len(prompts))
 
     def _generate(self, prompt: Prompt, first_job_step: int) -> Pixels | None:
         guidance_scale = self.generation.guidance_scale_milli / 1000
@@ -179,6 +193,7 @@ class Session:
         """Give upstream its functions back and leave the process group."""
         self.exchange.close()
         self.unshare_noise()
+        self.stop_answering()
         self.world.close()
 
     def _to_rank_0(self, pixels: Pixels | None, count: int) -> list[Pixels]:

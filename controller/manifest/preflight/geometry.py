@@ -56,9 +56,7 @@ def geometry_refusals(job: DiffusionJob, facts: ModelFacts) -> list[Refusal]:
         refusals.append(Refusal("spec.parallelism.ulysses", expected, str(parallelism.ulysses), _instead(job, facts)))
     if facts.family.text_must_divide and facts.text_tokens % parallelism.sequence:
         expected = f"ulysses * ring to divide the model's {facts.text_tokens} text tokens"
-        remedy = (
-            f"choose degrees whose product divides it, or another max_sequence_length in {facts.folder}/thinwire.json"
-        )
+        remedy = f"{_instead(job, facts)}, or choose another max_sequence_length in {facts.folder}/thinwire.json"
         refusals.append(Refusal("spec.parallelism", expected, str(parallelism.sequence), remedy))
     tokens = tokens_of(job, facts)
     if not facts.family.shares_rows and tokens % parallelism.sequence:

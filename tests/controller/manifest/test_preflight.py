@@ -253,7 +253,8 @@ def test_a_text_length_that_flux_cannot_split_is_refused(tmp_path: Path) -> None
     folder = flux_folder(tmp_path / "flux", max_sequence_length=18)
     assert refusals(folder) == [
         "spec.parallelism: expected ulysses * ring to divide the model's 18 text tokens, got 4; "
-        "choose degrees whose product divides it, or another max_sequence_length in MODEL/thinwire.json"
+        "set gpus 2, ulysses 2 and ring 1 and leave the other degrees at 1, "
+        "or choose another max_sequence_length in MODEL/thinwire.json"
     ]
 
 
