@@ -11,7 +11,7 @@ import pickle
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -30,10 +30,11 @@ def run_ranks(
     *arguments: Any,
     local_world_size: int | None = None,
     timeout_seconds: float = 60.0,
+    never_ending: Collection[int] = (),
 ) -> list[Any]:
     """Call `function(launch, *arguments)` in every rank and return what each returned, by rank.
 
-    Function, arguments and results must pickle.
+    Function, arguments and results must pickle. never_ending: ranks that are killed, as late, once the others are over.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.harness.warm"])
@@ -49,7 +50,7 @@ def run_ranks(
         ]
         for rank in ranks:
             rank.start()
-        late = _wait(ranks, time.monotonic() + timeout_seconds)
+        late = _wait(ranks, time.monotonic() + timeout_seconds, never_ending)
         return _collect(Path(folder), world_size, late)
 
 
@@ -68,10 +69,10 @@ def _rank(launch: Launch, function: Callable[..., Any], arguments: tuple[Any, ..
     (folder / f"{launch.rank}.partial").rename(folder / f"{launch.rank}.outcome")
 
 
-def _wait(ranks: list[BaseProcess], deadline: float) -> list[int]:
+def _wait(ranks: list[BaseProcess], deadline: float, never_ending: Collection[int]) -> list[int]:
     """Wait for the ranks until the deadline; kill and return those that are late."""
     running = {process.sentinel: number for number, process in enumerate(ranks)}
-    while running and (left := deadline - time.monotonic()) > 0:
+    while set(running.values()) - set(never_ending) and (left := deadline - time.monotonic()) > 0:
         for sentinel in wait(list(running), timeout=left):
             del running[sentinel]  # type: ignore[arg-type]
     for process in ranks:

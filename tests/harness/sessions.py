@@ -1,7 +1,7 @@
 """Whole sessions in forked ranks: what a test says about a job, and what every rank saw of it."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -126,7 +126,9 @@ Meddle = Callable[[Launch], Any]
 """Returns a context manager that changes something in one rank for the whole session."""
 
 
-def run_job(job: Job, meddle: Meddle | None = None, timeout_seconds: float = 120.0) -> list[Seen]:
+def run_job(
+    job: Job, meddle: Meddle | None = None, timeout_seconds: float = 120.0, never_ending: Collection[int] = ()
+) -> list[Seen]:
     """Run a job and return what every rank saw, by rank."""
     return run_ranks(
         job.world_size,
@@ -135,6 +137,7 @@ def run_job(job: Job, meddle: Meddle | None = None, timeout_seconds: float = 120
         meddle,
         local_world_size=job.ranks_per_node,
         timeout_seconds=timeout_seconds,
+        never_ending=never_ending,
     )
 
 

@@ -7,7 +7,6 @@ import itertools
 import os
 import re
 import signal
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
@@ -78,25 +77,24 @@ def stopped(launch: Launch) -> AbstractContextManager[object]:
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_rank_that_dies_ends_the_others_at_once(tiny_sd3: Path, strategy: str) -> None:
-    began = time.monotonic()
     with pytest.raises(RankError) as raised:
-        run_job(job_of(tiny_sd3, strategy), meddle=killed, timeout_seconds=50)
+        run_job(job_of(tiny_sd3, strategy), meddle=killed)
     sentence = str(raised.value)
     assert "rank 1 died without a word" in sentence
     assert "did not end in time" not in sentence
     others = job_of(tiny_sd3, strategy).world_size - 1
     assert len(LOST.findall(sentence)) == others
     assert len(CLOSED.findall(sentence)) == others
-    assert time.monotonic() - began < 50
 
 
 @pytest.mark.parametrize("strategy", ["ring of four", "pipefusion"])
 def test_a_rank_that_goes_silent_is_given_up_within_the_peer_timeout(tiny_sd3: Path, strategy: str) -> None:
     with pytest.raises(RankError) as raised:
-        run_job(job_of(tiny_sd3, strategy), meddle=stopped, timeout_seconds=40)
+        run_job(job_of(tiny_sd3, strategy), meddle=stopped, never_ending=[1])
     sentence = str(raised.value)
     assert "rank 1 did not end in time" in sentence
     assert len(LOST.findall(sentence)) == job_of(tiny_sd3, strategy).world_size - 1
+    assert "did not end in time" not in sentence.replace("rank 1 did not end in time", "")
     assert "Timed out" in sentence or "timeout" in sentence.lower()
 
 

@@ -119,6 +119,10 @@ def test_every_strategy_of_every_family(
         pytest.param({"pipefusion": 2, "ring": 2}, id="PipeFusion x ring"),
         pytest.param({"cfg": 2, "ring": 2, "patch_mode": DISTRIFUSION}, id="cfg x DistriFusion"),
         pytest.param({"cfg": 2, "pipefusion": 2}, id="cfg x PipeFusion"),
+        pytest.param({"cfg": 2, "ring": 2, "patch_mode": GATHER}, id="cfg x gather"),
+        pytest.param({"ulysses": 2, "ring": 2, "patch_mode": DISTRIFUSION}, id="ulysses x DistriFusion"),
+        pytest.param({"data": 2, "ring": 2}, id="data x ring"),
+        pytest.param({"cfg": 2, "pipefusion": 2, "ulysses": 2}, id="cfg x PipeFusion x ulysses"),
     ],
 )
 def test_strategies_mixed_and_a_new_rate_at_every_step_leave_the_bases_right(
@@ -126,6 +130,7 @@ def test_strategies_mixed_and_a_new_rate_at_every_step_leave_the_bases_right(
 ) -> None:
     directives = tuple(Directive(number + 1, {"intra-node": RATES[number * 3 % len(RATES)]}) for number in range(28))
     job = Job(folders[SD3], SD3, **{"ring": 1} | degrees, mode=ADAPTIVE, steps=28, directives=directives)
+    job = replace(job, prompts=("a red heart", "a pizza")[: job.data])
     steps = run_job(job, meddle=checked_every_other_step)[0].steps
     assert [step.step for step in steps] == list(range(28))
     assert steps[-1].epoch >= 24
