@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import RunSpec
 from thinwire.runtime.entry import enter
-from thinwire.runtime.process import peer_timeout_seconds
+from thinwire.runtime.process import peer_timeout_seconds, tell_started
 
 
 def work(spec: RunSpec, rank: int) -> None:
@@ -22,7 +22,9 @@ def work(spec: RunSpec, rank: int) -> None:
     launch = replace(Launch.from_environment(), timeout_seconds=seconds)
 
     def open_session(spec: RunSpec, hooks: StepHooks) -> Session:
-        return Session.open(spec, hooks, launch)
+        session = Session.open(spec, hooks, launch)
+        tell_started(os.environ)
+        return session
 
     run_attempt(spec, rank=rank, open_session=open_session, tell=tell)
 

@@ -16,6 +16,9 @@ TIMEOUT_VARIABLE = "THINWIRE_PEER_TIMEOUT_SECONDS"
 LAST_WORD_VARIABLE = "THINWIRE_TERMINATION_MESSAGE"
 """Environment variable: a file for the sentence that a job ends with, where a pod keeps it for its controller."""
 
+STARTED_VARIABLE = "THINWIRE_STARTED_FILE"
+"""Environment variable: a file whose presence tells a pod's startup probe that the ranks in it are ready to work."""
+
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 
@@ -62,6 +65,13 @@ def leave_last_word(environment: Mapping[str, str], sentence: str) -> None:
     if location:
         with contextlib.suppress(OSError):
             Path(location).write_text(sentence, encoding="utf-8")
+
+
+def tell_started(environment: Mapping[str, str]) -> None:
+    """Make the file that the startup probe looks for, where there is one to make; raises OSError."""
+    location = environment.get(STARTED_VARIABLE, "")
+    if location:
+        Path(location).touch()
 
 
 def peer_timeout_seconds(environment: Mapping[str, str]) -> float:

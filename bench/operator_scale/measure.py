@@ -40,6 +40,7 @@ class Setting:
 
 def measure(setting: Setting) -> dict[str, Any]:
     """Start everything, measure start, steady state, reactions and a restart; return the raw figures."""
+    load_before = os.getloadavg()[0]
     with control_plane(found()) as plane, plane.api_client() as api_client:
         jobs = JobsApi(api_client)
         jobs.install_crd()
@@ -51,6 +52,7 @@ def measure(setting: Setting) -> dict[str, Any]:
             created = _create(jobs, setting.jobs, say)
             with streams(operator.address, setting.jobs) as ranks, sampled(operator) as sampler:
                 eventually(lambda: ranks.last.get("open", 0) >= setting.jobs, within_seconds=120)
+                eventually(lambda: _in_line(operator) == 0, within_seconds=120)
                 steady = _steady(operator, setting, say)
                 reactions = _reactions(jobs, setting.jobs, say)
                 operator.kill()
@@ -73,6 +75,8 @@ def measure(setting: Setting) -> dict[str, Any]:
                 "command": " ".join(["python", "-m", "bench", *sys.argv[1:]]),
                 "commit": _commit(),
                 "machine": f"{os.cpu_count()} cores; the controller has one of them",
+                "load_before": load_before,
+                "nice": os.nice(0),
                 **{package: version(package) for package in ("thinwire", "kubernetes", "grpcio")},
             },
         }
@@ -139,7 +143,11 @@ def _settled(operator: OperatorProcess, ranks: _Ranks, count: int) -> bool:
         return False
     figures = Figures.of(operator.http("/metrics"))
     heard = figures.total("thinwire_controller_streams") >= count
-    return heard and figures.total("thinwire_controller_queue_depth") == 0 and ranks.last.get("open", 0) >= count
+    return heard and _in_line(operator) == 0 and ranks.last.get("open", 0) >= count
+
+
+def _in_line(operator: OperatorProcess) -> float:
+    return Figures.of(operator.http("/metrics")).total("thinwire_controller_queue_depth")
 
 
 @contextlib.contextmanager

@@ -45,9 +45,13 @@ started again, until it knows all jobs, hears all streams and has nothing in lin
 
 ![Core, memory and restart over the number of jobs]({PLOT})
 
-{about["machine"]}; commit {about["commit"][:12]}; thinwire {about["thinwire"]}, kubernetes
-{about["kubernetes"]}, grpcio {about["grpcio"]}.
+{about["machine"]}; load average before the runs {_loads(result)}, niceness of all parts {about["nice"]}.
+Commit {about["commit"][:12]}; thinwire {about["thinwire"]}, kubernetes {about["kubernetes"]}, grpcio {about["grpcio"]}.
 """
+
+
+def _loads(result: dict[str, Any]) -> str:
+    return ", ".join(f"{run['about']['load_before']:.1f}" for run in result["runs"])
 
 
 def draw(result: dict[str, Any], file: Path) -> None:

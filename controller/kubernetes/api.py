@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -70,6 +71,9 @@ class Api:
         except config.ConfigException:
             await config.load_kube_config(client_configuration=configuration)
         configuration.connection_pool_maxsize = _CONNECTIONS
+        # Looked up once: for every request aiohttp would ask two threads, for a proxy and for a password in ~/.netrc.
+        configuration.proxy = configuration.proxy or _proxy_for(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:
@@ -184,6 +188,14 @@ class Api:
         )
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def _proxy_for(url: str) -> str | None:
+    """What the environment (HTTPS_PROXY, NO_PROXY) names for this address."""
+    parts = urlsplit(url)
+    if proxy_bypass(parts.netloc):
+        return None
+    return getproxies().get(parts.scheme)
 
 
 def _unreachable(error: Exception) -> ApiError:

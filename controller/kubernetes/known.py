@@ -20,13 +20,14 @@ _FEWEST_SAMPLES = 64
 
 @dataclass(slots=True)
 class Known:
-    """What is remembered of one job; anew for every object, whatever its name."""
+    """What is remembered of one job; anew for every object, whatever its name. `authority` is what its gang trusts."""
 
     uid: str
     generation: int
     job: DiffusionJob
     told: Moment
     status_at: float = float("-inf")
+    authority: str = ""
 
 
 class KnownJobs:

@@ -15,6 +15,7 @@ from thinwire.controller.kubernetes.attempts import STOP_ANNOTATION, attempt_of
 from thinwire.controller.kubernetes.cache import Cache
 from thinwire.controller.kubernetes.children import child_name, children
 from thinwire.controller.kubernetes.diagnosis import Cause
+from thinwire.controller.kubernetes.pod import AUTHORITY_KEY
 from thinwire.controller.kubernetes.prerequisites import provided
 from thinwire.controller.kubernetes.resources import (
     ATTEMPT_LABEL,
@@ -125,6 +126,16 @@ class ClusterLauncher:
             there = await self.api.find(resource, self.job.namespace, name)
             if there is not None and controlled_by(there, self.uid):
                 await self.api.delete(resource, self.job.namespace, name, uid=uid_of(there), propagation="Background")
+
+    async def renew_authority(self, number: int) -> None:
+        """Give an attempt's ranks the authority of now: they read it for every new stream. Raises ApiError."""
+        authority, name = self.settings().authority, child_name(self.job.name, number)
+        there = await self.api.find(CONFIG_MAPS, self.job.namespace, name)
+        if there is None or not controlled_by(there, self.uid):
+            return
+        if there["data"].get(AUTHORITY_KEY, authority) != authority:
+            await self.api.patch(CONFIG_MAPS, self.job.namespace, name, {"data": {AUTHORITY_KEY: authority}})
+            _log.info("authority_renewed", job=f"{self.job.namespace}/{self.job.name}", attempt=number)
 
     async def pods_refused(self, number: int) -> Cause | None:
         """Why a Job has no pods, if its controller was refused them; raises ApiError."""

@@ -177,6 +177,8 @@ class Operator:
         await self._show(key, raw, known, gang)
         if done.idle:
             await self._bury(key, known)
+        else:
+            await self._introduce(launcher, known, done.after.attempt)
 
     async def _refused(self, launcher: ClusterLauncher, done: Pass, gang: Gang) -> Gang:
         """Find out why a gang that should have pods has none."""
@@ -189,6 +191,13 @@ class Operator:
             return gang
         self.store.update(record.key, lambda now: replace(now, message=cause.message))
         return replace(gang, cause=cause)
+
+    async def _introduce(self, launcher: ClusterLauncher, known: Known, attempt: int) -> None:
+        """See that a gang that runs trusts the authority of now: another may have taken its place since it began."""
+        authority = self._pod_settings().authority
+        if authority != known.authority:
+            await launcher.renew_authority(attempt)
+            known.authority = authority
 
     async def _bury(self, key: JobKey, known: Known) -> None:
         """Delete a job whose time after its end has passed; what it owns goes with it."""

@@ -18,10 +18,14 @@ AUTHORITY_KEY = "ca.crt"
 TOKEN_FILE = "token"  # noqa: S105 - a file's name
 TOKEN_AUDIENCE = "thinwire-telemetry"  # noqa: S105 - no secret
 TERMINATION_MESSAGE = "/dev/termination-log"
+STARTED_FILE = "/tmp/thinwire-started"  # noqa: S108 - inside the pod, its own
+LONGEST_START_SECONDS = 3600
+"""What a rank may take to download and load its model; one that hangs there is ended, and its gang started again."""
 MASTER_PORT = 29500
 
 _TOKEN_SECONDS = 3600
 _GRACE_SECONDS = 10
+_PROBE_SECONDS = 5
 _COMPLETION_INDEX = "metadata.annotations['batch.kubernetes.io/job-completion-index']"
 
 
@@ -74,6 +78,13 @@ def _container(job: DiffusionJob, child: str, settings: PodSettings) -> Raw:
             "readOnlyRootFilesystem": True,
             "capabilities": {"drop": ["ALL"]},
         },
+        # A pod is ready when its ranks have met and have their model. Nothing is asked of it after that: a rank that
+        # waits for a peer is in good health.
+        "startupProbe": {
+            "exec": {"command": ["test", "-e", STARTED_FILE]},
+            "periodSeconds": _PROBE_SECONDS,
+            "failureThreshold": LONGEST_START_SECONDS // _PROBE_SECONDS,
+        },
         "terminationMessagePath": TERMINATION_MESSAGE,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "volumeMounts": mounts,
@@ -92,6 +103,7 @@ def _environment(job: DiffusionJob, child: str) -> list[Raw]:
         "PET_MAX_RESTARTS": "0",
         "THINWIRE_RUN_SPEC": f"{CONFIG_MOUNT}/{RUN_SPEC_KEY}",
         "THINWIRE_TERMINATION_MESSAGE": TERMINATION_MESSAGE,
+        "THINWIRE_STARTED_FILE": STARTED_FILE,
         "PYTHONUNBUFFERED": "1",
         # Nothing but /tmp can be written to.
         "HOME": "/tmp",  # noqa: S108 - inside the pod, its own

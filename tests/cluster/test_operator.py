@@ -22,6 +22,7 @@ from tests.cluster.jobs_api import JobsApi
 from tests.cluster.operating import await_state, condition, status, submit, told
 from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess
 from tests.controller.waiting import eventually
+from thinwire.controller.kubernetes.pod import LONGEST_START_SECONDS
 
 pytestmark = pytest.mark.cluster
 
@@ -32,6 +33,9 @@ def test_a_job_becomes_a_service_a_config_map_and_an_indexed_job(operator: Opera
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["image"] == RUNTIME_IMAGE
+    probe = container["startupProbe"]
+    assert probe["periodSeconds"] * probe["failureThreshold"] == LONGEST_START_SECONDS
+    assert {"name": "THINWIRE_STARTED_FILE", "value": probe["exec"]["command"][-1]} in container["env"]
     service = found(jobs, f"{CORE}/services/children-1")
     assert service is not None
     assert service["spec"]["clusterIP"] == "None"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cluster.binaries import found as found_binaries
 from tests.cluster.control_plane import ControlPlane, control_plane
-from tests.cluster.gangs import BATCH, complete_gang, fail_gang, found, gang, make_pods, run_pods
+from tests.cluster.gangs import BATCH, CORE, complete_gang, fail_gang, found, gang, make_pods, run_pods
 from tests.cluster.jobs_api import JobsApi
 from tests.cluster.operating import await_state, condition, make_surroundings, status, submit, told
 from tests.cluster.operator_process import OperatorProcess, operator_process
@@ -184,6 +184,21 @@ def test_a_watch_whose_version_etcd_has_compacted_away_begins_anew(
         assert sorted(gangs_of(jobs, "seen")) == ["seen-1", "seen-2"]
 
 
+def test_ranks_that_run_get_the_authority_that_took_the_others_place(own_plane: ControlPlane, jobs: JobsApi) -> None:
+    flags = ("--no-leader-elect", "--tls-secret", "thinwire-tls-replaced")
+    with operator_process(own_plane, *flags) as operator:
+        ready(operator)
+        submit(jobs, "introduced")
+        run_pods(jobs, make_pods(jobs, gang(jobs, "introduced-1")))
+        first = authority(jobs, "introduced-1")
+    jobs.call("DELETE", f"{CORE}/secrets/thinwire-tls-replaced")
+    with operator_process(own_plane, *flags):
+        eventually(lambda: authority(jobs, "introduced-1") != first)
+        submit(jobs, "newcomer")
+        gang(jobs, "newcomer-1")
+        assert authority(jobs, "newcomer-1") == authority(jobs, "introduced-1")
+
+
 def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
     people = People(jobs)
     people.account("default", "controller")
@@ -259,3 +274,7 @@ def asleep(operator: OperatorProcess) -> Iterator[None]:
 def relists(operator: OperatorProcess, resource: str) -> float:
     found_line = re.search(rf'relists_total{{resource="{resource}"}} (\S+)', operator.http("/metrics"))
     return float(found_line[1]) if found_line else 0.0
+
+
+def authority(jobs: JobsApi, attempt: str) -> str:
+    return str(jobs.call("GET", f"{CORE}/configmaps/{attempt}")["data"]["ca.crt"])

@@ -1,4 +1,5 @@
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 import torch
@@ -7,7 +8,7 @@ from torch.distributed import distributed_c10d
 
 from thinwire.runtime.collective import limit_waiting, tell
 from thinwire.runtime.errors import BadInputError
-from thinwire.runtime.process import TIMEOUT_VARIABLE, peer_timeout_seconds
+from thinwire.runtime.process import STARTED_VARIABLE, TIMEOUT_VARIABLE, peer_timeout_seconds, tell_started
 
 
 def test_a_silent_peer_is_given_a_minute_unless_the_environment_says_otherwise() -> None:
@@ -35,3 +36,10 @@ def test_groups_within_the_group_give_up_a_silent_peer_in_the_same_time(monkeypa
 
 def test_alone_in_the_world_ones_own_word_is_the_word() -> None:
     assert tell(("", ["rocket"])) == ("", ["rocket"])
+
+
+def test_ranks_that_are_ready_say_so_where_a_probe_looks_and_nowhere_else(tmp_path: Path) -> None:
+    tell_started({})
+    assert list(tmp_path.iterdir()) == []
+    tell_started({STARTED_VARIABLE: str(tmp_path / "started")})
+    assert (tmp_path / "started").exists()

@@ -113,6 +113,11 @@ class Job:
     def state(self) -> str:
         return str(self.status().get("state", ""))
 
+    def condition(self, kind: str) -> Raw:
+        """One of its conditions; empty words while there is none."""
+        known: dict[str, Raw] = {one["type"]: one for one in self.status().get("conditions", ())}
+        return known.get(kind, {"status": "", "reason": "", "message": ""})
+
     def pods(self) -> list[Raw]:
         return self.stage.items("pods", "-l", f"thinwire.dev/job-name={self.name}")
 

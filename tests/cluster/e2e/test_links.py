@@ -50,6 +50,7 @@ def rate(job: Job) -> int:
 def test_the_rate_follows_a_link_down_and_up_and_everybody_sees_it(stage: Stage, folder: Path) -> None:
     running = stage.submit(job("shaped", "links", prompts=200, steps=28, compression=ADAPTIVE))
     running.await_steps(20, folder)
+    eventually(lambda: running.condition("PodsReady")["reason"] == "AllPodsReady", within_seconds=JOB_SECONDS)
     port = link_of(stage.cluster, running.running_pods()[0])
     before = received_bytes(stage.cluster, port)
     running.await_steps(5, folder)
