@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from thinwire.controller.manifest.preflight.families import FAMILIES, Family, TextTokens
+from thinwire.controller.manifest.preflight.families import FAMILIES, NOT_RUN, Family, TextTokens
 from thinwire.controller.manifest.preflight.strategies import Standing, Strategy, verdict
 
 TARGET = Path(__file__).resolve().parent / "families.md"
@@ -63,6 +63,12 @@ def page() -> str:
                 "| pipeline | text | text length | ranks of a sequence must divide |",
                 "|---|---|---|---|",
                 *(_family(family) for family in FAMILIES),
+                "",
+                "## Newer families that do not run",
+                "",
+                "| pipeline | why not |",
+                "|---|---|",
+                *(f"| `{pipeline}` | {reason} |" for pipeline, reason in NOT_RUN.items()),
                 "",
                 _rest(),
             ]

@@ -216,7 +216,7 @@ def _link_table(job: DiffusionJob, link: LinkPlan) -> Table:
     )
     table = Table(title=title, title_justify="left")
     table.add_column("rate")
-    for heading in ("bits a value", "bytes a step", "of uncompressed", "first steps (key frames)"):
+    for heading in ("bits a value", "bytes a step", "of uncompressed", "first steps (key frames)", "a picture"):
         table.add_column(heading, justify="right")
     table.add_column("used")
     whole = link.rungs[0].step_bytes
@@ -224,7 +224,8 @@ def _link_table(job: DiffusionJob, link: LinkPlan) -> Table:
         key_frames = "" if one.rung == OFF else progress.size(one.key_frame_bytes)
         share = f"{100 * one.step_bytes / whole:.3g} %"
         used = _use(job) if one.within_limits else ""
-        table.add_row(one.rung, f"{one.millibits / 1000:.3g}", progress.size(one.step_bytes), share, key_frames, used)
+        sizes = (progress.size(one.step_bytes), share, key_frames, progress.size(one.picture_bytes))
+        table.add_row(one.rung, f"{one.millibits / 1000:.3g}", *sizes, used)
     return table
 
 

@@ -42,7 +42,8 @@ def predict(job: DiffusionJob, planned: JobPlan, machine: Machine) -> Prediction
         exchange += _seconds(link, rung, rung.step_bytes, machine)
         key_exchange += _seconds(link, rung, rung.key_frame_bytes, machine)
         chosen[link.link_class] = rung.rung
-    steps, key_steps = job.generation.steps, min(job.compression.warmup_steps, job.generation.steps)
+    steps = job.generation.steps
+    key_steps = min(max(1, job.compression.warmup_steps), steps)
     prompts = max(1, len(job.generation.prompts))
     of_a_prompt = steps * compute + key_steps * key_exchange + (steps - key_steps) * exchange
     return Prediction(

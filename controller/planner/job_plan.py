@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Dtype
@@ -12,22 +12,28 @@ from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.planner import rungs
 from thinwire.controller.planner.layout import Layout, LinkClass, layout_of
-from thinwire.controller.planner.memory import MEBIBYTE, BaseMemory, base_memory
-from thinwire.controller.planner.rungs import LADDER, OFF, RungPrice
-from thinwire.controller.planner.traffic import Attention, Flow, Operation, Traffic, traffic_of
+from thinwire.controller.planner.memory import MEBIBYTE, BaseMemory, base_memory, least_memory
+from thinwire.controller.planner.pricing import Pricing
+from thinwire.controller.planner.rungs import LADDER, OFF
+from thinwire.controller.planner.traffic import Attention, Operation, Traffic, traffic_of
 from thinwire.controller.policy.forecast import allowed
 from thinwire.controller.policy.reports import Limits, Rung
 
 
 @dataclass(frozen=True, slots=True)
 class RungBytes:
-    """What the busiest rank sends in a step at one rate; `key_frame_bytes` in a step of key frames."""
+    """What the busiest rank sends at one rate: in a step, in a picture's first step of key frames, in a whole picture.
+
+    `picture_bytes_of_all` is what all ranks together send over these links for a picture of every replica.
+    """
 
     rung: str
     millibits: int
     step_bytes: int
     key_frame_bytes: int
-    within_limits: bool
+    picture_bytes: int
+    picture_bytes_of_all: int
+    within_limits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,18 +81,39 @@ def plan_unseen(job: DiffusionJob) -> JobPlan:
 def plan_with(job: DiffusionJob, facts: ModelFacts) -> JobPlan:
     """Plan a job that can run, with a model whose facts are known."""
     layout, attention = layout_of(job), attention_of(job, facts)
-    traffics = [traffic_of(attention, layout, rank) for rank in range(layout.ranks)]
+    mode = job.parallelism.patch_mode
+    traffics = [traffic_of(attention, layout, rank, mode) for rank in range(layout.ranks)]
     value_bytes = value_bytes_of(job)
     coded = job.compression.mode is not CompressionMode.OFF
     budget_bytes = job.compression.base_memory_mebibytes * MEBIBYTE
     memories = [base_memory(traffic, job.compression.predictor_order, budget_bytes) for traffic in traffics]
     largest = max(memories, key=lambda memory: memory.base_bytes)
+    pricing = Pricing.of(job, value_bytes)
     links = tuple(
-        _link(job, link_class, traffics, memories, value_bytes)
+        _link(job, link_class, traffics, memories, pricing)
         for link_class in LinkClass
         if any(link_class in traffic.link_classes for traffic in traffics)
     )
-    return JobPlan(layout, (), attention, value_bytes, links, largest if coded else None)
+    refusals = tuple(_memory_refusals(job, traffics, memories)) if coded else ()
+    return JobPlan(layout, refusals, attention, value_bytes, links, largest if coded else None)
+
+
+def _memory_refusals(
+    job: DiffusionJob, traffics: Sequence[Traffic], memories: Sequence[BaseMemory]
+) -> Iterator[Refusal]:
+    """Refuse a budget under which no layer would be coded, as the ranks would."""
+    order = job.compression.predictor_order
+    uncoded = [
+        traffic
+        for traffic, memory in zip(traffics, memories, strict=True)
+        if 0 < traffic.layers == memory.layers_without
+    ]
+    if uncoded:
+        least = max(least_memory(traffic, order) for traffic in uncoded)
+        given = str(job.compression.base_memory_mebibytes)
+        expected = f"at least {-(-least // MEBIBYTE)} for the bases of one layer"
+        remedy = "raise it, set it to 0 for no limit, or set compression.mode to Off"
+        yield Refusal("spec.compression.baseMemoryMebibytes", expected, given, remedy)
 
 
 def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
@@ -104,6 +131,7 @@ def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
         latent_channels=facts.latent_channels * facts.latent_frames(generation.num_frames or 1),
         latents=rows * columns * facts.token_latents,
         forwards=2 if facts.family.guides_by_forwards and generation.guidance_scale_milli > 1000 else 1,
+        latents_are_tokens=facts.family.latents_per_token > 1,
     )
 
 
@@ -119,68 +147,29 @@ def _link(
     link_class: LinkClass,
     traffics: Sequence[Traffic],
     memories: Sequence[BaseMemory],
-    value_bytes: int,
+    pricing: Pricing,
 ) -> LinkPlan:
-    def values(number: int) -> int:
-        return traffics[number].values_per_step(link_class)
-
     users = [number for number, traffic in enumerate(traffics) if link_class in traffic.link_classes]
-    busiest = max(users, key=values)
-    traffic, memory = traffics[busiest], memories[busiest]
-    off = RungBytes(
-        OFF,
-        value_bytes * 8_000,
-        values(busiest) * value_bytes,
-        values(busiest) * value_bytes,
-        within_limits=False,
-    )
-    coded = () if job.compression.mode is CompressionMode.OFF else LADDER
-    priced = (off, *(_priced(rung, traffic, link_class, memory, value_bytes) for rung in coded))
+    busiest = max(users, key=lambda number: traffics[number].values_per_step(link_class))
+    traffic = traffics[busiest]
+    rungs_of_mode = (None,) if job.compression.mode is CompressionMode.OFF else (None, *LADDER)
+    priced = []
+    for rung in rungs_of_mode:
+        sent = [pricing.sent(rung, traffics[number], link_class, memories[number]) for number in users]
+        own = sent[users.index(busiest)]
+        name = OFF if rung is None else rung.name
+        whole = sum(one.picture_bytes for one in sent)
+        millibits = pricing.millibits(rung, traffic)
+        priced.append(RungBytes(name, millibits, own.step_bytes, own.first_bytes, own.picture_bytes, whole))
     chosen = _within_limits(job, priced)
     return LinkPlan(
         link_class,
         len(users),
-        values(busiest),
+        traffic.values_per_step(link_class),
         traffic.operations_per_step(link_class),
         tuple(operation for operation, (carrier, _) in traffic.operations.items() if carrier is link_class),
-        tuple(
-            RungBytes(one.rung, one.millibits, one.step_bytes, one.key_frame_bytes, one.rung in chosen)
-            for one in priced
-        ),
+        tuple(replace(one, within_limits=one.rung in chosen) for one in priced),
     )
-
-
-def _priced(
-    rung: RungPrice, traffic: Traffic, link_class: LinkClass, memory: BaseMemory, value_bytes: int
-) -> RungBytes:
-    def used(flow: Flow) -> RungPrice:
-        return rung if flow.of_attention else rungs.guidance_rung(rung)
-
-    def coded(flow: Flow) -> int:
-        return used(flow).frame_bytes(flow.rows, flow.channels)
-
-    def key_frame(flow: Flow) -> int:
-        return rungs.key_frame_bytes(used(flow), flow.rows, flow.channels, value_bytes)
-
-    with_bases, without = split_layers(traffic, memory.layers_without)
-    whole = without.bytes_per_step(link_class, lambda flow: flow.rows * flow.channels * value_bytes)
-    return RungBytes(
-        rung.name,
-        traffic.millibits(coded),
-        whole + with_bases.bytes_per_step(link_class, coded),
-        whole + with_bases.bytes_per_step(link_class, key_frame),
-        within_limits=False,
-    )
-
-
-def split_layers(traffic: Traffic, layers_without: int) -> tuple[Traffic, Traffic]:
-    """Return the traffic of layers that keep bases, with what belongs to no layer, and of those that do not."""
-    kept, without = [], []
-    for flow in traffic.flows:
-        lost = flow.times // traffic.layers * layers_without if flow.of_attention else 0
-        kept.append(replace(flow, times=flow.times - lost))
-        without.append(replace(flow, times=lost))
-    return replace(traffic, flows=tuple(kept)), replace(traffic, flows=tuple(without))
 
 
 def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes]) -> frozenset[str]:

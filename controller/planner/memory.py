@@ -34,6 +34,12 @@ def base_memory(traffic: Traffic, predictor_order: int, budget_bytes: int) -> Ba
     return BaseMemory("int8", traffic.layers - kept, kept * of_a_layer + fixed_small)
 
 
+def least_memory(traffic: Traffic, predictor_order: int) -> int:
+    """Return what one rank keeps when a single layer has bases."""
+    of_a_layer = _attention_bytes(traffic, predictor_order, small=True) // traffic.layers
+    return of_a_layer + _other_bytes(traffic, predictor_order, small=True)
+
+
 def _attention_bytes(traffic: Traffic, order: int, *, small: bool) -> int:
     return sum(_flow_bytes(flow, order, small=small) for flow in traffic.flows if flow.of_attention)
 

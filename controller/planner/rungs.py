@@ -43,8 +43,8 @@ LADDER = (
 """What a rate may choose, from least to most loss."""
 
 
-def guidance_rung(rung: RungPrice) -> RungPrice:
-    """Return what codes the guidance branches when `rung` is commanded: 8 bits at least."""
+def picture_rung(rung: RungPrice) -> RungPrice:
+    """Return what codes guidance branches and the last stage's latents when `rung` is commanded: 8 bits at least."""
     return rung if rung.millibits >= INT8.millibits else INT8
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy
 import structlog
 import torch
 import torch.distributed as dist
@@ -23,6 +22,7 @@ from thinwire.runtime.exchange.moment import CHECKSUM_EVERY_STEPS, Moment, Stamp
 from thinwire.runtime.exchange.report import RankReport, StepTotals, count_mismatches, transfers_of
 from thinwire.runtime.exchange.streams import Audiences, Streams
 from thinwire.runtime.exchange.windows import Groups, windows_of
+from thinwire.runtime.exchange.wire import Neighbours
 from thinwire.runtime.facts import Directive, Retune, StepFacts, StepHooks
 from thinwire.runtime.parallel import LinkClass, World
 
@@ -249,13 +249,14 @@ class StepBoundary:
         return {str(link): table.millibits(rung) for link, rung in self.state.rungs(table).items()}
 
 
-def groups_of(world: World, own: Mapping[Operation, tuple[int, ...]]) -> Groups:
-    """Return every rank's groups. Collective: each rank brings the ranks of its own, for the same operations."""
+def groups_of(world: World, own: Mapping[Operation, Neighbours]) -> Groups:
+    """Return every rank's groups. Collective: each rank brings its own, for the same operations."""
     groups: dict[Operation, list[tuple[LinkClass, tuple[int, ...]]]] = {}
-    for operation, ranks in own.items():
-        mine = torch.from_numpy(numpy.array(ranks, dtype=numpy.int64))
-        everybody = torch.empty(world.size * len(ranks), dtype=torch.int64)
+    classes = list(LinkClass)
+    for operation, neighbours in own.items():
+        mine = torch.tensor([classes.index(neighbours.link_class), *neighbours.ranks])
+        everybody = torch.empty(world.size * mine.numel(), dtype=torch.int64)
         dist.all_gather_single(everybody, mine, group=world.control)
-        members = sorted({tuple(int(rank) for rank in row) for row in everybody.view(world.size, -1)})
-        groups[operation] = [(world.link_class(list(group)), group) for group in members]
+        members = {(tuple(ranks), classes[place]) for place, *ranks in everybody.view(world.size, -1).tolist()}
+        groups[operation] = [(link_class, ranks) for ranks, link_class in sorted(members)]
     return groups

@@ -183,8 +183,7 @@ def _pipeline(setting: Setting, parcels: Parcels, stage_steps: StageSteps | None
         coordinator=coordinator,
         parcels=parcels,
         courier=Courier(world.device),
-        link_class_from_previous=world.link_class([coordinator.prev_rank, world.rank]),
-        link_class_to_next=world.link_class([world.rank, coordinator.next_rank]),
+        link_class=seams.neighbours_of(world)[Operation.PIPEFUSION].link_class,
         patches=upstream.patches,
         enter_step=stage_steps.enter,
         dtype=setting.dtype,
@@ -280,7 +279,7 @@ def agree_on_kernel(world: World) -> Kernel:
 
 def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, listens: bool) -> StepBoundary:
     world = setting.world
-    own = {operation: neighbours.ranks for operation, neighbours in seams.neighbours_of(world).items()}
+    own = seams.neighbours_of(world)
     return StepBoundary(
         world=world,
         policy=policy,
@@ -289,7 +288,7 @@ def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, l
         moment=Moment(),
         meter=StepMeter(),
         groups=groups_of(world, own),
-        audiences={_GATHERS[operation]: ranks for operation, ranks in own.items() if operation in _GATHERS},
+        audiences={_GATHERS[operation]: group.ranks for operation, group in own.items() if operation in _GATHERS},
         most_transfers=setting.traffic.transfers_per_step,
         hooks=setting.hooks,
         listens=listens,

@@ -72,8 +72,7 @@ class PipelineExchange:
     coordinator: Any
     parcels: Parcels
     courier: Courier
-    link_class_from_previous: LinkClass
-    link_class_to_next: LinkClass
+    link_class: LinkClass
     patches: Callable[[], Patches]
     enter_step: Callable[[int], None]
     """Called with the step of a parcel before it is read: this rank may have to end its last one first."""
@@ -146,7 +145,7 @@ class PipelineExchange:
         shapes, layers, cut = self._shapes(shape, name, idx)
         source = self.coordinator.prev_rank
         role = _role(from_last_stage=self.coordinator.rank_in_group == 0)
-        contents = self._contents(shapes, role, self.link_class_from_previous, announcement.step)
+        contents = self._contents(shapes, role, self.link_class, announcement.step)
         expected_bytes = parcels.layout(contents).parcel_bytes
         if expected_bytes != announcement.parcel_bytes:
             raise RuntimeError(
@@ -155,7 +154,7 @@ class PipelineExchange:
             )
         values = sum(rows * channels for rows, channels in shapes)
         parcels.wire.note_arrival(
-            Operation.PIPEFUSION, self.link_class_from_previous, arrival, waited_seconds, expected_bytes, values
+            Operation.PIPEFUSION, self.link_class, arrival, waited_seconds, expected_bytes, values
         )
         parcels.meter.uncompressed_bytes += values * self.dtype.itemsize
         streams = self._streams(layers, role, source, self.coordinator.rank)
@@ -173,7 +172,7 @@ class PipelineExchange:
         parts = [tensor] if cut is None else torch.split(tensor, list(cut[1]), dim=cut[0])
         rows = [part.reshape(shape).contiguous() for part, shape in zip(parts, shapes, strict=True)]
         role = _role(from_last_stage=self.coordinator.rank_in_group == self.coordinator.world_size - 1)
-        contents = self._contents(shapes, role, self.link_class_to_next, self.parcels.moment.step)
+        contents = self._contents(shapes, role, self.link_class, self.parcels.moment.step)
         return rows, self._streams(layers, role, self.coordinator.rank, self.coordinator.next_rank), contents
 
     def _shapes(

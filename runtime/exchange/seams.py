@@ -58,7 +58,8 @@ class Seams:
 def neighbours_of(world: World) -> dict[Operation, Neighbours]:
     """Return this rank's group for every dimension that is split, in the same order on every rank.
 
-    PipeFusion's is this rank alone, with what lies between it and the stage before: the receiver times a transfer.
+    PipeFusion's is this rank alone, since the receiver times a transfer, with what lies between all of its stages:
+    every one of them has to know the same link classes.
     """
     found: dict[Operation, Neighbours] = {}
     if world.degrees.ring > 1:
@@ -69,7 +70,7 @@ def neighbours_of(world: World) -> dict[Operation, Neighbours]:
         found[Operation.GUIDANCE] = _neighbours(world, upstream.guidance_coordinator().device_group)
     if world.degrees.pipefusion > 1:
         stages = upstream.pipeline_coordinator()
-        link_class = world.link_class([stages.prev_rank, world.rank])
+        link_class = world.link_class(list(stages.ranks))
         found[Operation.PIPEFUSION] = Neighbours(stages.device_group, (world.rank,), 0, link_class)
     return found
 

@@ -100,6 +100,24 @@ FAMILIES = (
 )
 
 
+NOT_RUN = {
+    "QwenImagePipeline": (
+        "its text is as long as each prompt, and xfuser pads it to a multiple of the ranks with tokens that attention "
+        "sees"
+    ),
+    "HunyuanVideoPipeline": (
+        "xfuser cuts its text to each prompt's own length, so what is exchanged is another for every prompt, and not "
+        "known before"
+    ),
+    "ZImagePipeline": (
+        "its image, its caption and both together are exchanged in three kinds of layers, each with tokens of its own"
+    ),
+    "LTXPipeline": "xfuser has no transformer for it, only for LTX-2",
+    "LTX2Pipeline": "it makes a video with sound, and the sound is a second sequence with an exchange of its own",
+}
+"""Pipelines of newer families that thinwire does not run, and why."""
+
+
 def family_named(pipeline: str) -> Family | None:
     """Return the family of a class name, None for one that is not supported."""
     return next((family for family in FAMILIES if family.pipeline == pipeline), None)

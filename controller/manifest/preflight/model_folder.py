@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from thinwire.controller.manifest.job import Model
-from thinwire.controller.manifest.preflight.families import FAMILIES, Family, TextTokens, family_named
+from thinwire.controller.manifest.preflight.families import FAMILIES, NOT_RUN, Family, TextTokens, family_named
 from thinwire.controller.manifest.preflight.location import field_of, located
 from thinwire.controller.manifest.preflight.safetensors import Damage, tensors_in
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
@@ -100,8 +100,9 @@ class _Folder:
         family = family_named(named)
         if family is None:
             supported = ", ".join(family.pipeline for family in FAMILIES)
+            got = f"{named} ({NOT_RUN[named]})" if named in NOT_RUN else named
             raise ManifestError(
-                [Refusal(self.field, f"a pipeline of one of the classes {supported}", named, "choose another model")]
+                [Refusal(self.field, f"a pipeline of one of the classes {supported}", got, "choose another model")]
             )
         if self.model.pipeline not in (None, named):
             got = str(self.model.pipeline)

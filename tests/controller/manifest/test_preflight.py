@@ -157,6 +157,14 @@ def test_an_unsupported_pipeline_is_refused_with_those_that_are(tmp_path: Path) 
     ]
 
 
+def test_a_newer_pipeline_that_does_not_run_is_refused_with_the_reason(tmp_path: Path) -> None:
+    folder = sd3_folder(tmp_path / "model")
+    index = json.loads((folder / "model_index.json").read_text())
+    write_json(folder / "model_index.json", {**index, "_class_name": "LTXPipeline"})
+    (sentence,) = refusals(folder)
+    assert sentence.endswith("got LTXPipeline (xfuser has no transformer for it, only for LTX-2); choose another model")
+
+
 def test_a_pipeline_other_than_the_model_s_is_refused(tmp_path: Path) -> None:
     folder = sd3_folder(tmp_path / "model")
     assert refusals(folder, {"spec.model.pipeline": "FluxPipeline"}) == [
