@@ -22,6 +22,8 @@ AIMS = (
 )
 NEAR = 0.8
 """A rung is put beside another codec's bits from this share of them on."""
+ROUNDING = 1.001
+"""Rates are whole millibits, so a rung may be beside bits that it exceeds by a thousandth."""
 BEGIN, END = "<!-- made by `python -m bench page` -->", "<!-- end -->"
 
 
@@ -82,7 +84,7 @@ def against_compactfusion(result: dict[str, Any]) -> str:
         theirs = next((kind for kind in kinds if kind[0] == paper), None)
         if theirs is None:
             continue
-        limit = share * _bits(result, theirs) + 1e-9
+        limit = share * _bits(result, theirs) * ROUNDING
         fitting = [
             kind for kind in kinds if kind[0].startswith("transform-") and NEAR * limit <= _bits(result, kind) <= limit
         ]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.compression.cases import STREAM, drifting, pair
-from thinwire.compression import RAW, RUNGS, BaseFormat
+from tests.compression.cases import STREAM, drifting, kernel_named, pair
+from tests.compression.transform.test_transform_rungs import activations, calibrated
+from thinwire.compression import RAW, RUNGS, BaseFormat, StreamDecoder, StreamEncoder, TransformRung
+from thinwire.compression.transform.trellis_levels import POSITIVE_LEVELS
 
 F = np.float32
 STEP = np.array([0.0] + [2.0 ** ((code - 255) / 16) for code in range(1, 256)]).astype(F)
@@ -180,3 +182,84 @@ def test_a_decoder_written_from_the_page_alone_sees_the_same_bits(dtype, order, 
         frame = encoder.encode(x, **said).frame
         arrived = decoder.decode(frame, **said)
         assert np.array_equal(second.decode(bytes(frame.numpy())), arrived.numpy()), (STREAM, rung.name, step)
+
+
+GAIN = (-8, -35, -64, -94, -124, -154, -185)
+TRELLIS = [np.array([*(-level for level in reversed(row)), *row], F) for row in POSITIVE_LEVELS]
+AMP = np.array([2.0 ** (quarter / 4) for quarter in range(4)]).astype(F)
+
+
+def amplitude(codes):
+    return AMP[codes % 4] * np.ldexp(F(1), codes // 4).astype(F)
+
+
+def rice_codes(bits, at, count, k):
+    said = []
+    for _ in range(count):
+        ones = 0
+        while bits[at + ones]:
+            ones += 1
+        low = sum(int(bits[at + ones + 1 + place]) << place for place in range(k))
+        at += ones + 1 + k
+        unsigned = ones << k | low
+        said.append(-(unsigned + 1) // 2 if unsigned % 2 else unsigned // 2)
+    return np.array(said), at
+
+
+def second_transform(payload, rows, basis, component, token):
+    """Values of a transform payload, and the codes that the next one starts from."""
+    heads, size, _ = basis.inverse.shape
+    channels = heads * size
+    tag, common, k_component, k_token = struct.unpack("<HhBB", payload[:6])
+    assert tag == basis.tag
+    bits = np.unpackbits(np.frombuffer(payload[6:], np.uint8), bitorder="little")
+    own, at = rice_codes(bits, 0, channels, k_component)
+    changed, at = rice_codes(bits, at, rows, k_token)
+    component, token = np.clip(component + common + own, -240, 240), token + changed
+    rest = payload[6 + -(-at // 8) :]
+    pairs = sorted((-(8 * component[c] + GAIN[b]), b, c) for b in range(7) for c in range(channels))
+    counts, granted = [0] * 7, np.zeros(channels, int)
+    for _, b, c in pairs:
+        counts[b] += 1
+        if sum(-(-rows * count // 8) for count in counts) > len(rest):
+            break
+        granted[c] += 1
+    order = sorted((c for c in range(channels) if granted[c]), key=lambda c: (-granted[c], c))
+    codes = np.zeros((rows, len(order)), int)
+    for b in range(7):
+        width = sum(granted[c] > b for c in order)
+        count = rows * width
+        stride = -(-count // 8)
+        plane = np.frombuffer(rest[:stride], np.uint8).astype(int)
+        rest = rest[stride:]
+        flat = np.concatenate([plane >> place & 1 for place in range(8)])[:count] if count else np.zeros(0, int)
+        codes[:, :width] |= flat.reshape(rows, width) << b
+    assert not any(rest)
+    y = np.zeros((rows, channels), F)
+    for column, c in enumerate(order):
+        for row in range(rows):
+            back = [codes[row - d, column] if row % 256 >= d else 0 for d in range(4)]
+            index = 4 * (back[0] >> 1) + (back[1] & 1) + 2 * ((back[0] ^ back[2] ^ back[3]) & 1)
+            y[row, c] = TRELLIS[granted[c]][index] * amplitude(token[row] + component[c])
+    inverse, values = basis.inverse.numpy(), np.zeros((rows, channels), F)
+    for head in range(heads):
+        own = slice(head * size, (head + 1) * size)
+        for k in range(size):
+            values[:, own] = values[:, own] + y[:, head * size + k, None] * inverse[head, k]
+    return values, component, token
+
+
+def test_transform_payloads_read_from_the_page_alone_are_the_same_values():
+    rows, basis = 261, calibrated(40, 2, 8)
+    encoder, decoder = (
+        end(STREAM, rows, 16, torch.float32, kernel=kernel_named("native"), order=0, basis=basis)
+        for end in (StreamEncoder, StreamDecoder)
+    )
+    base, codes = np.zeros((rows, 16), F), (basis.codes.numpy().astype(int), np.zeros(rows, int))
+    for step, x in enumerate(activations(4, rows, 2, 8)):
+        said = {"rung": TransformRung((3_000, 1_000, 500, 4_000)[step]), "epoch": 0, "step": step}
+        frame = encoder.encode(x, **said, key_frame=step == 0).frame
+        arrived = decoder.decode(frame, **said, key_frame=step == 0)
+        values, *codes = second_transform(bytes(frame.numpy())[40:], rows, basis, *codes)
+        base = base + values
+        assert np.array_equal(base, arrived.numpy()), said["rung"].name

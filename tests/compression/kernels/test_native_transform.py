@@ -17,6 +17,7 @@ from thinwire.compression import (
     TransformRung,
 )
 from thinwire.compression.transform.amplitudes import energy_codes
+from thinwire.compression.transform.trellis import BLOCK_ROWS
 
 RATES = (250, 500, 1_000, 2_000, 3_000, 4_500, 6_000)
 shapes = st.tuples(st.integers(0, 70), st.integers(1, 4), st.integers(1, 20)) | st.sampled_from(
@@ -68,6 +69,13 @@ def test_transform_rungs_write_the_bits_of_the_reference(shape, dtype, order, fo
     rows, heads, size = shape
     tensors = drifting(rows, heads * size, dtype, len(sequence), seed)
     check_alike(shape, dtype, order, form, sequence, tensors, key_frames)
+
+
+@pytest.mark.parametrize("rows", [BLOCK_ROWS, 2 * BLOCK_ROWS + 1])
+def test_kernels_agree_across_blocks_of_the_trellis(rows):
+    sequence = [TransformRung(rate) for rate in (3_000, 1_000, 500)]
+    tensors = drifting(rows, 2 * 9, torch.float32, len(sequence), 3)
+    check_alike((rows, 2, 9), torch.float32, 2, BaseFormat.FULL, sequence, tensors, {0})
 
 
 @settings(max_examples=8, deadline=None)
