@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.gangs import BATCH, CORE, found, gang
+from tests.cluster.gangs import BATCH, CORE, complete_gang, found, gang, make_pods, run_pods
 from tests.cluster.jobs_api import JobsApi
 from tests.cluster.operating import await_state, condition, make_claim, status, submit, told
 from tests.cluster.operator_process import OperatorProcess
@@ -15,6 +16,7 @@ from tests.controller.waiting import eventually
 
 pytestmark = pytest.mark.cluster
 
+KUEUE = "kueue.x-k8s.io"
 PROMPTS = {
     "spec.generation.prompts": REMOVED,
     "spec.generation.promptsFrom": {"configMap": {"name": "words"}},
@@ -65,6 +67,59 @@ def test_a_queue_without_kueue_is_said(operator: OperatorProcess, jobs: JobsApi)
     waiting = await_state(jobs, "queued", "Pending")
     assert "expected a cluster with Kueue, got one without; install Kueue" in waiting["message"]
     assert "QueueMissing" in eventually(lambda: told(jobs, "queued"))
+
+
+@pytest.fixture
+def local_queues(jobs: JobsApi) -> Iterator[str]:
+    """Kueue's kind LocalQueue, without Kueue behind it; where its objects are."""
+    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    name, path = f"localqueues.{KUEUE}", f"/apis/{KUEUE}/v1beta1/namespaces/default/localqueues"
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    spec = {
+        "group": KUEUE,
+        "scope": "Namespaced",
+        "names": {"plural": "localqueues", "singular": "localqueue", "kind": "LocalQueue"},
+        "versions": [{"name": "v1beta1", "served": True, "storage": True, "schema": schema}],
+    }
+    jobs.call("POST", definitions, {"metadata": {"name": name}, "spec": spec})
+    eventually(lambda: serves(jobs, path))
+    yield path
+    jobs.call("DELETE", f"{definitions}/{name}")
+    eventually(lambda: not serves(jobs, path))
+
+
+def serves(jobs: JobsApi, path: str) -> bool:
+    try:
+        return found(jobs, path) is not None
+    except json.JSONDecodeError:
+        # A path that the server knows nothing of is answered in plain words.
+        return False
+
+
+def test_a_gang_waits_for_its_queue_and_then_for_its_admission(
+    operator: OperatorProcess, jobs: JobsApi, local_queues: str
+) -> None:
+    submit(jobs, "lined-up", {"metadata.labels": {f"{KUEUE}/queue-name": "main"}})
+    eventually(lambda: "LocalQueue main in namespace default" in status(jobs, "lined-up").get("message", ""))
+    assert condition(jobs, "lined-up", "Running")["reason"] == "QueueMissing"
+    queue = {"apiVersion": f"{KUEUE}/v1beta1", "kind": "LocalQueue", "metadata": {"name": "main"}}
+    jobs.call("POST", local_queues, queue)
+    job = gang(jobs, "lined-up-1")
+    assert job["spec"]["suspend"]
+    assert job["metadata"]["labels"][f"{KUEUE}/queue-name"] == "main"
+    eventually(lambda: condition(jobs, "lined-up", "Running")["reason"] == "AwaitingAdmission")
+    assert "queue main has not admitted Job lined-up-1" in condition(jobs, "lined-up", "PodsReady")["message"]
+    eventually(lambda: "queue main has not admitted Job lined-up-1" in status(jobs, "lined-up")["message"])
+    assert "AwaitingAdmission" in eventually(lambda: told(jobs, "lined-up"))
+    # What Kueue does to a gang that it admits.
+    jobs.call("PATCH", f"{BATCH}/lined-up-1", {"spec": {"suspend": False}})
+    run_pods(jobs, make_pods(jobs, job))
+    eventually(lambda: condition(jobs, "lined-up", "PodsReady")["status"] == "True")
+    complete_gang(jobs, "lined-up-1")
+    assert await_state(jobs, "lined-up", "Succeeded")["restarts"] == 0
+    admitted = found(jobs, f"{BATCH}/lined-up-1")
+    assert admitted is not None
+    assert not admitted["spec"]["suspend"]
 
 
 @pytest.mark.parametrize(
