@@ -7,13 +7,14 @@ bit. The rungs run on the eager kernel.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from thinwire.compression import Rung
 from thinwire.compression.packing import BITS_1, BITS_2, BITS_4, Plane
+from thinwire.compression.rungs.low_rank import leading_directions
 from thinwire.compression.rungs.memory import RungMemory
 
 _SCALE_BYTES = 2
@@ -94,13 +95,59 @@ class MinMaxRung(Rung):
         return low, ((high - low) / (2**self.bits - 1)).clamp_min(1e-12)
 
 
+@dataclass(frozen=True, slots=True)
+class FactorsRung(Rung):
+    """Two factors of a residual, each in int4 between the least and the greatest value of its columns.
+
+    The directions are found by subspace iteration, warm-started from the last frame's.
+    """
+
+    name: str
+    wire_id: int
+    rank: int
+    millibits: int
+    distortion: float
+    carries_key_frames: bool = False
+
+    def payload_bytes(self, rows: int, channels: int, dtype: torch.dtype) -> int:
+        """Return both factors, packed, and two scales for every column of each."""
+        return sum(_FACTOR.payload_bytes(size, self._ranks(rows, channels), dtype) for size in (rows, channels))
+
+    def encode(self, tensor_RC: Tensor, dtype: torch.dtype, memory: RungMemory) -> Tensor:
+        """Write the left factor and the right one."""
+        left_RK = leading_directions(tensor_RC, self._ranks(*tensor_RC.shape), memory.right_factor)
+        factors = (left_RK, tensor_RC.T @ left_RK)
+        return torch.cat([_FACTOR.encode(factor, dtype, memory) for factor in factors])
+
+    def decode(
+        self, payload: Tensor, rows: int, channels: int, dtype: torch.dtype, memory: RungMemory
+    ) -> tuple[Tensor, RungMemory]:
+        """Multiply, one rank after the other, so that both ends get the same bits."""
+        ranks = self._ranks(rows, channels)
+        end = _FACTOR.payload_bytes(rows, ranks, dtype)
+        left_RK, _ = _FACTOR.decode(payload[:end], rows, ranks, dtype, memory)
+        right_CK, _ = _FACTOR.decode(payload[end:], channels, ranks, dtype, memory)
+        values_RC = torch.zeros(rows, channels, device=payload.device)
+        for rank in range(ranks):
+            values_RC = values_RC + left_RK[:, rank, None] * right_CK[None, :, rank]
+        return values_RC, replace(memory, right_factor=right_CK)
+
+    def _ranks(self, rows: int, channels: int) -> int:
+        return min(self.rank, rows, channels)
+
+
 def _apart(payload: Tensor, scales: int) -> tuple[Tensor, Tensor]:
     end = _SCALE_BYTES * scales
     return payload[:end].clone().view(torch.float16).float(), payload[end:]
 
 
+_FACTOR = MinMaxRung("cf-factor", 0, bits=4, dim=0, millibits=4_000, distortion=0.01)
+
 COMPACTFUSION_RUNGS: tuple[Rung, ...] = (
     SignRung(),
     MinMaxRung("cf-2bit", 241, bits=2, dim=0, millibits=2_000, distortion=0.1175),
     MinMaxRung("cf-int4", 242, bits=4, dim=1, millibits=4_000, distortion=0.01),
+    FactorsRung("cf-lowrank8", 243, rank=8, millibits=42, distortion=0.855),
+    FactorsRung("cf-lowrank16", 244, rank=16, millibits=83, distortion=0.727),
+    FactorsRung("cf-lowrank32", 245, rank=32, millibits=167, distortion=0.503),
 )

@@ -14,6 +14,7 @@ ESSENTIAL = ("thinwire adaptive", "cf-1bit", "thinwire bits1", "thinwire transfo
 
 _START_SECONDS = 4.0
 _BITS = {"transform-250": 0.3, "transform-500": 0.55, "bits1": 1.2, "transform-1000": 1.05, "cf-1bit": 1.3}
+_PIPEFUSION_SHARE = 0.2
 _USUAL_BITS = 4.0
 _WHOLE_BITS = 16.0
 _IN_TURN = 1.6
@@ -72,5 +73,8 @@ def expected_seconds(run: Planned, layout: Layout, steps: int) -> float:
         cold = 5 * whole if variant.adaptive else 0.0
         return _START_SECONDS + variant.pictures * picture + cold
     return _START_SECONDS + (steps + 2) * (
-        layout.compute_seconds + whole * (_IN_TURN if variant.kind is Kind.UPSTREAM else 1)
+        layout.compute_seconds
+        + whole
+        * (_IN_TURN if variant.kind is Kind.UPSTREAM else 1.0)
+        * (_PIPEFUSION_SHARE if variant.pipefusion > 1 else 1.0)
     )

@@ -10,7 +10,13 @@ from matplotlib.ticker import ScalarFormatter
 
 from bench.sweep.table import Cell, bound_seconds, cells
 
-_COLOURS = {"thinwire": "tab:blue", "CompactFusion's math": "tab:orange", "xfuser": "tab:red", "one process": "black"}
+_COLOURS = {
+    "thinwire": "tab:blue",
+    "CompactFusion's math": "tab:orange",
+    "xfuser": "tab:red",
+    "uncompressed patches": "tab:purple",
+    "one process": "black",
+}
 _ADAPTIVE = "thinwire adaptive"
 _ADAPTIVE_COLOUR = "tab:green"
 _MARKERS = "osD^v<>PX*hp"

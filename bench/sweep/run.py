@@ -50,7 +50,7 @@ class Setting:
     def spec(self, variant: Variant, first_prompt: int = 0) -> pb.RunSpec:
         """Return the job of a variant that begins with a prompt of that number."""
         mode = pb.COMPRESSION_MODE_FIXED
-        if variant.kind is Kind.UPSTREAM:
+        if variant.kind in (Kind.UPSTREAM, Kind.PATCHES):
             mode = pb.COMPRESSION_MODE_OFF
         elif variant.adaptive:
             mode = pb.COMPRESSION_MODE_ADAPTIVE
@@ -60,7 +60,14 @@ class Setting:
             namespace="bench",
             attempt=1,
             model=pb.Model(path=self.model, pipeline="StableDiffusion3Pipeline", dtype=pb.DTYPE_BFLOAT16),
-            parallelism=pb.Parallelism(ring=variant.ring, ulysses=variant.ulysses, pipefusion=1, cfg=1, data=1),
+            parallelism=pb.Parallelism(
+                ring=variant.ring,
+                ulysses=variant.ulysses,
+                pipefusion=variant.pipefusion,
+                patch_mode=variant.patch_mode,
+                cfg=1,
+                data=1,
+            ),
             compression=pb.Compression(
                 mode=mode,
                 min_millibits=self.min_millibits,

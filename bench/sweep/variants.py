@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
+
 
 class Kind(StrEnum):
     """Whose exchange a variant runs."""
 
     ONE_PROCESS = "one process"
     UPSTREAM = "xfuser"
+    PATCHES = "uncompressed patches"
+    """Patch modes, which xfuser does not have over gloo: our exchange of whole values."""
     COMPACTFUSION = "CompactFusion's math"
     THINWIRE = "thinwire"
 
@@ -23,6 +27,8 @@ class Variant:
     kind: Kind
     ring: int = 1
     ulysses: int = 1
+    pipefusion: int = 1
+    patch_mode: pb.PatchMode = pb.PATCH_MODE_NONE
     rung: str = ""
     pictures: int = 1
     """Made one after the other by the same ranks; the last is the one that counts, the others are told as well."""
@@ -30,7 +36,7 @@ class Variant:
     @property
     def ranks(self) -> int:
         """How many it takes."""
-        return self.ring * self.ulysses
+        return self.ring * self.ulysses * self.pipefusion
 
     @property
     def adaptive(self) -> bool:
@@ -49,6 +55,8 @@ RING = Variant("xfuser ring", Kind.UPSTREAM, ring=2)
 ONE_BIT = Variant("cf-1bit", Kind.COMPACTFUSION, ring=2, rung="cf-1bit")
 ONE_PROCESS = Variant("one process", Kind.ONE_PROCESS)
 
+_COMPACTFUSION = ("cf-2bit", "cf-int4", "cf-lowrank8", "cf-lowrank16", "cf-lowrank32")
+
 VARIANTS: tuple[Variant, ...] = (
     ONE_PROCESS,
     ADAPTIVE,
@@ -57,9 +65,12 @@ VARIANTS: tuple[Variant, ...] = (
         Variant(f"thinwire {rung}", Kind.THINWIRE, ring=2, rung=rung)
         for rung in ("transform-500", "transform-1000", "bits1", "bits2", "int4", "transform-250", "int8", "ternary")
     ),
-    *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in ("cf-2bit", "cf-int4")),
+    *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in _COMPACTFUSION),
     OFF,
     RING,
     Variant("xfuser Ulysses", Kind.UPSTREAM, ulysses=2),
+    Variant("xfuser PipeFusion", Kind.UPSTREAM, pipefusion=2),
+    Variant("patch all-gather", Kind.PATCHES, ring=2, patch_mode=pb.PATCH_MODE_GATHER),
+    Variant("DistriFusion", Kind.PATCHES, ring=2, patch_mode=pb.PATCH_MODE_DISTRIFUSION),
 )
 QUICK = (ADAPTIVE, ONE_BIT, RING, ONE_PROCESS)
