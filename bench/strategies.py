@@ -69,6 +69,7 @@ class Made:
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench strategies", description=__doc__)
     parser.add_argument("--pictures", type=int, default=4, help="prompts, each made by every strategy at every rate")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no run after so long; 0 for no limit")
     parser.add_argument("--output", type=Path, default=Path("docs/results/strategies.json"))
     parser.add_argument("--sheet", type=Path, default=Path("docs/images/strategies.png"))
     args = parser.parse_args(arguments)
@@ -81,6 +82,9 @@ def main(arguments: list[str]) -> int:
     runs = [(strategy, rate) for strategy in STRATEGIES for rate in RATES if f"{strategy}/{rate}" not in sheet]
     began = time.monotonic()
     for number, (strategy, rate) in enumerate(runs):
+        if args.seconds and time.monotonic() - began > args.seconds:
+            console.print(f"stopped, {len(runs) - number} runs left; run the same command again")
+            break
         left = (time.monotonic() - began) / number * (len(runs) - number) if number else math.nan
         console.print(f"{strategy}, {rate} ... ({number + 1} of {len(runs)}, {left:.0f} s left)")
         degrees = STRATEGIES[strategy]
@@ -97,7 +101,8 @@ def main(arguments: list[str]) -> int:
         numpy.savez(kept, **sheet)
     console.print(_table(rows))
     _draw(sheet, truth[0]).save(args.sheet)
-    kept.unlink(missing_ok=True)
+    if len(sheet) == len(STRATEGIES) * len(RATES):
+        kept.unlink(missing_ok=True)
     return 0
 
 
@@ -199,7 +204,8 @@ def _draw(sheet: dict[str, Any], truth: Pixels) -> Image.Image:
     """Draw the first prompt: a row for each strategy, a column for each rate, one process on top."""
     side, margin, left = 96, 6, 190
     width = left + len(RATES) * (side + margin)
-    image = Image.new("RGB", (width, (len(STRATEGIES) + 1) * (side + margin) + 24), "white")
+    names = [name for name in STRATEGIES if f"{name}/{next(iter(RATES))}" in sheet]
+    image = Image.new("RGB", (width, (len(names) + 1) * (side + margin) + 24), "white")
     draw = ImageDraw.Draw(image)
 
     def put(pixels: Pixels, column: int, row: int) -> None:
@@ -208,11 +214,11 @@ def _draw(sheet: dict[str, Any], truth: Pixels) -> Image.Image:
 
     for column, rate in enumerate(RATES):
         draw.text((left + column * (side + margin), 6), rate, fill="black")
-    for row, name in enumerate(["one process", *STRATEGIES]):
+    for row, name in enumerate(["one process", *names]):
         draw.text((6, 24 + row * (side + margin) + side // 2), name, fill="black")
         for column, rate in enumerate(RATES):
             if row == 0 and column == 0:
                 put(truth, column, row)
-            elif row:
+            elif f"{name}/{rate}" in sheet:
                 put(sheet[f"{name}/{rate}"][0], column, row)
     return image
