@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from statistics import median
+from textwrap import wrap
 from typing import Any
 
 from bench.sweep.table import Cell, bound_seconds, cell_of, cells
+from bench.sweep.variants import VARIANTS
 
 PAPERS_RATIO = 18.0
 WHOLE_MILLIBITS = 32_000
@@ -36,11 +39,8 @@ have; it runs on the eager kernel, so its codec's time is told apart. xfuser's o
 they ask for data, so the two directions of a link run partly one after the other: `thinwire off` is the same exchange
 of whole values without that.
 
-This is a first sweep. Every variant ran once; the ratios 1 and 20 are missing, and patch all-gather,
-PipeFusion and DistriFusion are not in it. Other work ran on the machine at a lower priority, and computing took from 50
-to 110 ms a step: differences below a third say nothing except at 18, which ran in quiet minutes. The runs at 18 but
-Ulysses and int4 are of an earlier codec than the others (`commit` of every run in the file; both are from before the
-rebase onto what landed meanwhile). One process is faster here than any two ranks: the model is small and two ranks
+{_extent(found, told)}
+One process is faster here than any two ranks: the model is small and two ranks
 compute two thirds of its step each, so only parallel runs compare with each other.
 
 | {" | ".join(headings)} |
@@ -60,6 +60,34 @@ faithful than cf-1bit at every ratio, though less so if the latter's codec were 
 cost of an exchange on a busy machine is as long as its transfer, alpha and beta cannot be told apart, and beta is off
 by any factor; nothing was tried yet, a cap of alpha by the fastest exchange seen is the first thing to try. Not
 measured: at most 2 % slower than off where compression cannot help, 5 % of the best fixed rung, five runs of each."""
+
+
+def _extent(found: list[Cell], told: dict[str, Any]) -> str:
+    """Return what was run, what was not, and how much the machine's own speed changed meanwhile."""
+    counts = [cell.runs for cell in found]
+    ran = {cell.variant for cell in found}
+    ratios = sorted({cell.ratio for cell in found if cell.ratio})
+    computing = sorted(
+        1e3 * picture["compute_seconds"]
+        for run in told["runs"]
+        if run["kind"] == "thinwire"
+        for picture in run["pictures"]
+    )
+    missing = [variant.name for variant in VARIANTS if variant.name not in ran]
+    levels = ", ".join(f"{ratio:g}" for ratio in ratios)
+    said = f"Every variant ran {min(counts)} to {max(counts)} time(s) at a ratio where it ran; ratios: {levels}."
+    if missing:
+        said += f" Not run: {', '.join(missing)}."
+    if computing:
+        said += (
+            f" A step of thinwire's ranks computed for {computing[0]:.0f} to {computing[-1]:.0f} ms (middle "
+            f"{median(computing):.0f}): where that varies other work ran on the machine, "
+            "and differences within it say nothing."
+        )
+    commits = {run["commit"] for run in told["runs"] if "commit" in run}
+    if len(commits) > 1:
+        said += f" The runs are of {len(commits)} commits (`commit` of every run in the file), with codecs that differ."
+    return "\n".join(wrap(said, 120))
 
 
 def _row(found: list[Cell], told: dict[str, Any], cell: Cell) -> str:
