@@ -60,7 +60,7 @@ chart-docs: cluster-tools ## Write the chart's README from its values
 
 test: lint cluster-images ## Install what the tests need and run every test
 	@echo "==> every test"
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --durations=40 --durations-min=10
 
 proto: install ## Generate the Python code of the .proto files
 	$(BIN)/python proto/generate.py

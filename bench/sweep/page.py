@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from statistics import median
 from textwrap import wrap
 from typing import Any
@@ -170,15 +169,16 @@ def _over_all_runs(told: dict[str, Any]) -> list[str]:
     above = repaired = 0
     for picture in pictures:
         following = [*picture["key_frames"][1:], True]  # a prompt's end is followed by the next one's key frame
-        finer = [later > now for now, later in pairwise((*picture["rates"], WHOLE_MILLIBITS))]
-        for error, key_frame, risen in zip(picture["errors_milli"], following, finer, strict=True):
-            if error >= ceiling:  # rounded to thousandths
+        whole = [rate >= WHOLE_MILLIBITS for rate in (*picture["rates"][1:], WHOLE_MILLIBITS)]
+        steps = zip(picture["errors_milli"], picture["key_frames"], following, whole, strict=True)
+        for error, is_key_frame, key_frame, later_whole in steps:
+            if error > ceiling and not is_key_frame:
                 above += 1
-                repaired += key_frame or risen
+                repaired += key_frame or later_whole
     shares = sorted(8 * run["pictures"][-1]["estimate_bytes_per_second"] / run["bits_per_second"] for run in adaptive)
     lines = [
         f"{_word(above == repaired)}: {above} of {sum(len(p['rates']) for p in pictures)} adaptive steps above the "
-        f"error ceiling, {repaired} of them followed at once by a finer rung or a key frame"
+        f"error ceiling, {repaired} of them followed at once by a key frame, or by a step that travels whole"
     ]
     if shares:
         within = all(0.9 <= share <= 1.1 for share in shares)

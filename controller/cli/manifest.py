@@ -10,9 +10,10 @@ import click
 from thinwire.controller.cli.errors import Refused
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.manifest.load import Document, load_document
-from thinwire.controller.manifest.preflight.check import gpus_of_this_machine, local_preflight, preflight, warnings
+from thinwire.controller.manifest.preflight.check import gpus_of_this_machine, local_preflight, warnings
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.manifest.validate import validate
+from thinwire.controller.planner import plan_job
 from thinwire.controller.planner.auto import settled
 
 
@@ -29,7 +30,7 @@ def runnable_job(file: Path, output: Path) -> DiffusionJob:
         job = settled(DiffusionJob.from_raw(document.raw))
     except ManifestError as error:
         raise _refused(file, document, list(error.refusals)) from None
-    refusals = preflight(job)
+    refusals = list(plan_job(job).refusals)
     refusals += local_preflight(job, output, gpus_of_this_machine())
     if job.run_policy.suspend:
         refusals.append(Refusal("spec.runPolicy.suspend", "false for a run here", "true", "set it to false"))

@@ -11,10 +11,11 @@ import click
 
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.manifest.load import Document, load_document
-from thinwire.controller.manifest.preflight import preflight, warnings
+from thinwire.controller.manifest.preflight import warnings
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 from thinwire.controller.manifest.summary import summary
 from thinwire.controller.manifest.validate import validate as refusals_of
+from thinwire.controller.planner import plan_job
 from thinwire.controller.planner.auto import settled
 
 BAD_INPUT = 2
@@ -75,7 +76,7 @@ def _judge(file: Path) -> Verdict:
         job = settled(DiffusionJob.from_raw(document.raw))
     except ManifestError as error:
         return _refused(file, document, list(error.refusals))
-    refusals = preflight(job)
+    refusals = list(plan_job(job).refusals)
     if refusals:
         return _refused(file, document, refusals)
     return Verdict(str(file), summary(job), (), (), tuple(warnings(job)))

@@ -35,8 +35,6 @@ class ExchangeState:
     key_frame: bool = True
     raised: int = 0
     """Rungs that the ceiling has put on top of the commanded rates."""
-    steps_above: int = 0
-    """Steps above the ceiling without a key frame since."""
     calm_steps: int = 0
 
     def rungs(self, table: RateTable) -> dict[LinkClass, Rung | None]:
@@ -79,25 +77,23 @@ def next_prompt(state: ExchangeState) -> ExchangeState:
 
     What the ceiling raised for the last prompt ends with it, so that a picture does not depend on those before it.
     """
-    return replace(state, key_frame=True, raised=0, steps_above=0, calm_steps=0)
+    return replace(state, key_frame=True, raised=0, calm_steps=0)
 
 
 def decide(state: ExchangeState, outcome: StepOutcome, policy: Policy, next_step: int) -> Decision:
     """Return what the next step (counted from 0 in its prompt) runs with.
 
-    The ceiling: the first step above it raises every rate by a rung; a second in a row, or one that cannot be raised,
-    makes the next step a key frame. A directive is taken if its epoch is above the one in force.
+    The ceiling: a step above it raises every rate by a rung and makes the next step a key frame, which drops the error
+    that the bases hold. A directive is taken if its epoch is above the one in force.
     """
     before = state.rungs(policy.table)
-    state, ceiling_reason, above_twice = _with_ceiling(state, outcome.max_relative_error, policy)
+    state, ceiling_reason, above = _with_ceiling(state, outcome.max_relative_error, policy)
     state, reason = _with_directive(state, outcome.directive, policy.table)
     after = state.rungs(policy.table)
-    repair = above_twice or outcome.frames_refused > 0 or outcome.base_mismatches > 0
+    repair = above or outcome.frames_refused > 0 or outcome.base_mismatches > 0
     coded_again = any(before[link] is None and after[link] is not None for link in after)
     in_warmup = next_step < policy.warmup_steps
     state = replace(state, key_frame=repair or coded_again or in_warmup)
-    if state.key_frame:
-        state = replace(state, steps_above=0)
     changes = tuple(
         Change(
             link, policy.table.millibits(before[link]), policy.table.millibits(after[link]), reason or ceiling_reason
@@ -134,10 +130,9 @@ def _with_ceiling(state: ExchangeState, error: float, policy: Policy) -> tuple[E
         reason = f"relative error {error:.3g} above the ceiling {ceiling:.3g}"
         coded = any(rung is not None for rung in state.rungs(policy.table).values())
         raised = state.raised + 1 if coded else state.raised
-        above = state.steps_above + 1
-        return replace(state, raised=raised, steps_above=above, calm_steps=0), reason, above >= 2
+        return replace(state, raised=raised, calm_steps=0), reason, True
     calm = state.calm_steps + 1 if error <= ceiling / 2 else 0
     if state.raised and calm >= _CALM_STEPS:
         reason = f"relative error {error:.3g} at most half the ceiling {ceiling:.3g} for {calm} steps"
-        return replace(state, raised=state.raised - 1, steps_above=0, calm_steps=0), reason, False
-    return replace(state, steps_above=0, calm_steps=calm), "", False
+        return replace(state, raised=state.raised - 1, calm_steps=0), reason, False
+    return replace(state, calm_steps=calm), "", False

@@ -87,3 +87,17 @@ def test_programs_are_told_the_same_as_json(tmp_path: Path) -> None:
         ],
         "warnings": [],
     }
+
+
+def test_bases_that_do_not_fit_into_their_budget_are_refused_before_any_rank(tmp_path: Path) -> None:
+    changes = {
+        "spec.model.source": {"path": str(sd3_folder(tmp_path / "model", positions=128))},
+        "spec.generation.height": 512,
+        "spec.generation.width": 512,
+        "spec.compression.baseMemoryMebibytes": 1,
+    }
+    result = called(written(tmp_path / "job.yaml", changes))
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "spec.compression.baseMemoryMebibytes: expected at least " in line
+    assert "for the bases of one layer, got 1; raise it, set it to 0 for no limit" in line

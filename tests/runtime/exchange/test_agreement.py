@@ -1,6 +1,7 @@
 """All ranks hold the same bases and switch at the same step, whatever is commanded or goes wrong."""
 
 from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from unittest.mock import patch
 
@@ -190,16 +191,13 @@ def test_bases_that_drift_apart_are_found_and_repaired(tiny_sd3: Path) -> None:
 
 
 @pytest.mark.parametrize("ceiling_milli", [20, 150])
-def test_two_steps_above_the_ceiling_are_followed_by_a_key_frame_at_once(tiny_sd3: Path, ceiling_milli: int) -> None:
+def test_a_step_above_the_ceiling_is_followed_by_a_key_frame_at_once(tiny_sd3: Path, ceiling_milli: int) -> None:
     job = Job(tiny_sd3, ulysses=2, ring=2, millibits=1000, steps=12, max_relative_error_milli=ceiling_milli)
     seen = run_job(job)
     steps = seen[0].steps
     above = [step.max_relative_error > ceiling_milli / 1000 for step in steps]
     assert any(above)
-    for index in range(len(steps) - 2):
-        if above[index]:
-            raised = steps[index + 1].rates["intra-node"] > steps[index].rates["intra-node"]
-            assert raised or steps[index + 1].key_frame
-        if above[index] and above[index + 1]:
-            assert steps[index + 2].key_frame
+    for index, (now, later) in enumerate(pairwise(steps)):
+        if above[index] and not now.key_frame:  # a key frame's error says nothing about the rung
+            assert later.key_frame or later.rates["intra-node"] == RATES[-1]  # or it travels whole
     assert_bases_agree(seen)

@@ -46,17 +46,16 @@ def test_warm_up_steps_are_key_frames_without_being_forced() -> None:
     assert not decision.forced_key_frame
 
 
-def test_the_first_step_above_the_ceiling_raises_a_rung_and_the_second_forces_a_key_frame() -> None:
+def test_a_step_above_the_ceiling_raises_a_rung_and_forces_a_key_frame_at_once() -> None:
     loud = replace(QUIET, max_relative_error=0.2)
     first = decide(state_at(BITS2), loud, POLICY, next_step=3)
     assert first.state.rungs(TABLE)[INTRA] is TABLE.raised(BITS2, 1)
-    assert not first.state.key_frame
+    assert first.state.key_frame
+    assert first.forced_key_frame
     assert "above the ceiling" in first.changes[0].reason
-    second = decide(first.state, loud, POLICY, next_step=4)
-    assert second.state.key_frame
-    assert second.forced_key_frame
-    third = decide(second.state, QUIET, POLICY, next_step=5)
-    assert not third.state.key_frame
+    second = decide(first.state, QUIET, POLICY, next_step=4)
+    assert not second.state.key_frame
+    assert second.state.raised == 1
 
 
 def test_a_key_frame_s_error_says_nothing_about_the_rung() -> None:
@@ -113,9 +112,9 @@ def test_off_to_coded_begins_with_a_key_frame() -> None:
 
 
 def test_a_prompt_starts_from_a_key_frame_at_the_commanded_rates() -> None:
-    state = next_prompt(state_at(BITS1, raised=1, steps_above=1, epoch=4))
+    state = next_prompt(state_at(BITS1, raised=1, epoch=4))
     assert state.key_frame
-    assert (state.rates, state.raised, state.steps_above, state.epoch) == ({INTRA: BITS1.millibits}, 0, 0, 4)
+    assert (state.rates, state.raised, state.epoch) == ({INTRA: BITS1.millibits}, 0, 4)
 
 
 def test_a_rate_names_the_rung_by_what_travels_or_by_its_bits() -> None:
@@ -133,17 +132,14 @@ def test_a_rate_names_the_rung_by_what_travels_or_by_its_bits() -> None:
     start=st.sampled_from(CODED),
     commands=st.lists(st.none() | st.integers(500, 33_000), min_size=40, max_size=40),
 )
-def test_no_two_steps_above_the_ceiling_without_a_key_frame_at_once(
+def test_no_step_above_the_ceiling_without_a_key_frame_at_once(
     errors: list[float], start: Rung, commands: list[int | None]
 ) -> None:
-    state, above = state_at(start), 0
+    state = state_at(start)
     for number, error in enumerate(errors):
         was_key_frame = state.key_frame
         command = commands[number]
         directive = None if command is None else Directive(number + 1, {"intra-node": command})
         outcome = replace(QUIET, max_relative_error=error, directive=directive)
         state = decide(state, outcome, POLICY, next_step=number + 2).state
-        above = 0 if was_key_frame or error <= POLICY.max_relative_error else above + 1
-        assert above < 2 or state.key_frame
-        if state.key_frame:
-            above = 0
+        assert was_key_frame or error <= POLICY.max_relative_error or state.key_frame
