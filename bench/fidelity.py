@@ -95,7 +95,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--key-rung", default="raw", help="rung of key frames")
     parser.add_argument("--first-seed", type=int, default=1000)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--output", type=Path, default=None, help="JSON file for the raw figures")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=None,
+        help="JSON file for the raw figures; one that was cut short is gone on with",
+    )
     args = parser.parse_args(arguments)
     setting = Setting(
         model=args.model or str(in_box_model()),
@@ -116,7 +121,10 @@ def main(arguments: list[str]) -> int:
     ]
     known = about()
     pictures: list[Picture] = []
-    for more in _measured(setting, kinds, args.jobs):
+    if args.output is not None and args.output.exists():
+        known, pictures = _resumed(args.output, known, setting, kinds)
+    done = {picture.seed - setting.first_seed for picture in pictures}
+    for more in _measured(setting, kinds, args.jobs, [n for n in range(setting.prompts) if n not in done]):
         pictures += more
         if args.output is not None:
             prompts = len({picture.prompt for picture in pictures})
@@ -124,6 +132,21 @@ def main(arguments: list[str]) -> int:
             _write(args.output, {"about": known, "setting": described, "pictures": [asdict(p) for p in pictures]})
     Console().print(_table(pictures, kinds))
     return 0
+
+
+def _resumed(
+    path: Path, known: dict[str, str], setting: Setting, kinds: list[tuple[str, int]]
+) -> tuple[dict[str, str], list[Picture]]:
+    """What a run of the same setting has measured before it was cut short; raises SystemExit for another setting's."""
+    told = json.loads(path.read_text())
+    now = asdict(setting) | {"model": told["setting"]["model"], "prompts": told["setting"]["prompts"]}
+    pictures = [Picture(**picture) for picture in told["pictures"]]
+    if told["setting"] != now or {(picture.codec, picture.order) for picture in pictures} != set(kinds):
+        raise SystemExit(f"{path}: expected a result of this setting and these codecs, to go on with; remove it first")
+    commit = known["commit"]
+    if told["about"]["commit"] != commit:
+        commit = f"{commit}, {told['setting']['prompts']} prompts at {told['about']['commit']}"
+    return known | {"commit": commit}, pictures
 
 
 def _write(path: Path, result: dict[str, object]) -> None:
@@ -138,14 +161,14 @@ def codec_names() -> list[str]:
     return [rung.name for rung in RUNGS] + list(CODERS) + ["transform-MILLIBITS", f"{ALLOCATED}MILLIBITS"]
 
 
-def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int) -> Iterator[list[Picture]]:
+def _measured(setting: Setting, kinds: list[tuple[str, int]], jobs: int, numbers: list[int]) -> Iterator[list[Picture]]:
     context = multiprocessing.get_context("spawn")
     with (
         ProcessPoolExecutor(jobs, mp_context=context) as pool,
         Progress(*Progress.get_default_columns()[:-1], MofNCompleteColumn(), TimeRemainingColumn()) as progress,
     ):
-        task = progress.add_task("pictures", total=setting.prompts * len(kinds))
-        work = [pool.submit(measure_prompt, setting, kinds, number) for number in range(setting.prompts)]
+        task = progress.add_task("pictures", total=len(numbers) * len(kinds))
+        work = [pool.submit(measure_prompt, setting, kinds, number) for number in numbers]
         for done in as_completed(work):
             pictures = done.result()
             progress.advance(task, len(pictures))
