@@ -66,15 +66,12 @@ def expected_seconds(run: Planned, layout: Layout, steps: int) -> float:
     variant = run.variant
     if variant.kind is Kind.ONE_PROCESS:
         return _START_SECONDS + 2 * steps * layout.compute_seconds
-    whole = run.ratio * layout.compute_seconds
+    whole = run.ratio * layout.compute_seconds * (_PIPEFUSION_SHARE if variant.pipefusion > 1 else 1.0)
     if variant.is_coded:
         bits = _BITS.get(variant.rung, _USUAL_BITS if variant.rung else 1.0)
         picture = steps * (1.3 * layout.compute_seconds + whole * bits / _WHOLE_BITS) + whole
         cold = 5 * whole if variant.adaptive else 0.0
         return _START_SECONDS + variant.pictures * picture + cold
     return _START_SECONDS + (steps + 2) * (
-        layout.compute_seconds
-        + whole
-        * (_IN_TURN if variant.kind is Kind.UPSTREAM else 1.0)
-        * (_PIPEFUSION_SHARE if variant.pipefusion > 1 else 1.0)
+        layout.compute_seconds + whole * (_IN_TURN if variant.kind is Kind.UPSTREAM else 1.0)
     )
