@@ -7,6 +7,7 @@ exchange broken calls the roll in the store where the ranks once met, and whoeve
 A thread of every rank answers, so that it does not matter what the rank itself computes or waits for.
 """
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from torch._C._distributed_c10d import Store
 from torch.distributed import distributed_c10d
 
 PATIENCE_SECONDS = 5.0
-"""For answers; a rank that lives looks for a call every `_LOOK_SECONDS`."""
+"""For answers; a rank that lives looks for a call every `_LOOK_SECONDS`. The store itself has twice as long."""
 
 _LOOK_SECONDS = 0.5
 _LOOK_FOR_ANSWERS_SECONDS = 0.05
@@ -66,11 +67,11 @@ def _sentence(error: RuntimeError) -> str:
     first_line, *_ = str(error).strip().splitlines() or [""]
     rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        missing = _missing(rank, world_size)
+        missing = _missing_in_time(rank, world_size)
     except RuntimeError as unreachable:
         return (
             f"the store where the {world_size} ranks met does not answer ({unreachable}), so the node that keeps it is "
-            f"lost; the exchange of rank {rank} failed with: {first_line}"
+            f"lost, or the link to it; the exchange of rank {rank} failed with: {first_line}"
         )
     if not missing:
         return (
@@ -82,6 +83,26 @@ def _sentence(error: RuntimeError) -> str:
         f"{names} lost, without an answer for {PATIENCE_SECONDS:g} s; the exchange of rank {rank} failed with: "
         f"{first_line}"
     )
+
+
+def _missing_in_time(rank: int, world_size: int) -> list[int]:
+    """Do as `_missing`, but do not wait for a store behind a link that is cut, as its client would, for minutes."""
+    found: queue.SimpleQueue[list[int] | RuntimeError] = queue.SimpleQueue()
+
+    def call() -> None:
+        try:
+            found.put(_missing(rank, world_size))
+        except RuntimeError as error:
+            found.put(error)
+
+    threading.Thread(target=call, name="thinwire-roll-call", daemon=True).start()
+    try:
+        missing = found.get(timeout=2 * PATIENCE_SECONDS)
+    except queue.Empty:
+        raise RuntimeError(f"nothing for {2 * PATIENCE_SECONDS:g} s") from None
+    if isinstance(missing, RuntimeError):
+        raise missing
+    return missing
 
 
 def _missing(rank: int, world_size: int) -> list[int]:
