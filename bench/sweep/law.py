@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from thinwire.controller.ingest import greet, links, take
+from thinwire.controller.ingest import greet, take
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2
 from thinwire.proto.thinwire.v1alpha1.telemetry_pb2 import ReportRequest
@@ -55,4 +55,4 @@ class LawHooks:
     def bytes_per_second(self) -> float:
         """What the estimator makes of the link now."""
         tuner = self.record.heard.tuner if self.record is not None else None
-        return next((link.throughput_bytes_per_second for link in links(tuner)), 0.0)
+        return next((link.bytes_per_second for link in tuner.links), 0.0) if tuner is not None else 0.0
