@@ -66,7 +66,6 @@ VARIANTS: tuple[Variant, ...] = (
         for rung in ("transform-500", "transform-1000", "bits1", "bits2", "int4", "transform-250", "int8", "ternary")
     ),
     *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in _COMPACTFUSION),
-    *(Variant(f"thinwire PipeFusion {rung}", Kind.THINWIRE, pipefusion=2, rung=rung) for rung in ("int8",)),
     OFF,
     RING,
     Variant("xfuser Ulysses", Kind.UPSTREAM, ulysses=2),
