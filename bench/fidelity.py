@@ -32,6 +32,7 @@ from skimage.metrics import structural_similarity
 from bench.about import about
 from bench.closed_loop import CodedAttention, MakeCodec, ThinwireCodec, Traffic
 from bench.compactfusion import CODERS, CompactFusionCodec
+from bench.in_box import in_box_model
 from bench.prompts import MEASURED
 from thinwire.compression import (
     CALIBRATION_FILE,
@@ -103,7 +104,7 @@ def main(arguments: list[str]) -> int:
     )
     args = parser.parse_args(arguments)
     setting = Setting(
-        model=args.model or str(in_box_model()),
+        model=args.model or in_box_model(),
         steps=args.steps,
         guidance=args.guidance,
         pixels=args.pixels,
@@ -179,20 +180,20 @@ def measure_prompt(setting: Setting, kinds: list[tuple[str, int]], number: int) 
     """One prompt uncoded, then once for every codec and order."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
-    pipeline = load_pipeline(setting.model)
+    pipeline = _pipeline(setting.model)
     prompt, seed = MEASURED[number % len(MEASURED)], setting.first_seed + number
-    plain = sample(pipeline, setting, prompt, seed, None)
+    plain = _sample(pipeline, setting, prompt, seed, None)
     pictures = []
     for codec, order in kinds:
         begun = time.perf_counter()
         attention = CodedAttention(
             _maker(codec, order, setting),
             layers=len(pipeline.transformer.transformer_blocks),
-            image_tokens=sequence_tokens(pipeline, setting.pixels),
+            image_tokens=_image_tokens(pipeline, setting.pixels),
             shards=setting.shards,
             warmup_steps=setting.warmup_steps,
         )
-        coded = sample(pipeline, setting, prompt, seed, attention)
+        coded = _sample(pipeline, setting, prompt, seed, attention)
         pictures.append(_compared(codec, order, prompt, seed, plain, coded, attention.traffic, begun))
     return pictures
 
@@ -224,7 +225,7 @@ def _compared(
         order=order,
         prompt=prompt,
         seed=seed,
-        psnr_db=psnr_db(plain, coded),
+        psnr_db=_psnr_db(plain, coded),
         ssim=float(structural_similarity(plain, coded, data_range=1.0, channel_axis=-1)),
         flip=_flip(plain, coded),
         bits_per_value=traffic.bits_per_value,
@@ -233,7 +234,7 @@ def _compared(
     )
 
 
-def psnr_db(plain: np.ndarray, coded: np.ndarray) -> float:
+def _psnr_db(plain: np.ndarray, coded: np.ndarray) -> float:
     """Of pictures in [0, 1]; at most 200."""
     error = float(np.mean((plain - coded) ** 2))
     return min(-10 * math.log10(error), 200.0) if error else 200.0
@@ -245,7 +246,7 @@ def _flip(plain: np.ndarray, coded: np.ndarray) -> float:
     return float(flip_evaluator.evaluate(*pictures, "LDR", applyMagma=False)[1])
 
 
-def load_pipeline(model: str) -> object:
+def _pipeline(model: str) -> object:
     from diffusers import StableDiffusion3Pipeline
 
     folder = Path(model)
@@ -256,12 +257,12 @@ def load_pipeline(model: str) -> object:
     return pipeline
 
 
-def sequence_tokens(pipeline: object, pixels: int) -> int:
+def _image_tokens(pipeline: object, pixels: int) -> int:
     side = pixels // pipeline.vae_scale_factor // pipeline.transformer.config.patch_size  # type: ignore[attr-defined]
     return side * side
 
 
-def sample(pipeline: object, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
+def _sample(pipeline: object, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
     """The picture as [height, width, 3] float in [0, 1], not rounded."""
     length = pipeline.tokenizer.model_max_length  # type: ignore[attr-defined]
     positive, negative, pooled, negative_pooled = pipeline.encode_prompt(  # type: ignore[attr-defined]
@@ -299,9 +300,3 @@ def _table(pictures: list[Picture], kinds: list[tuple[str, int]]) -> Table:
             f"{median(p.ssim for p in rows):.4f}",
         )
     return table
-
-
-def in_box_model() -> Path:
-    import thinwire
-
-    return Path(thinwire.__file__).parent / "runtime/bundled/emoji"

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.about import about
+from bench.in_box import in_box_model
 from tests.harness.ranks import run_ranks
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.facts import NoHooks, RecordingHooks
@@ -112,9 +113,8 @@ def time_codec(launch: Launch, spec: pb.RunSpec, millibits: int) -> CodecShare |
 
 
 def _spec(model: str | None, mode: pb.CompressionMode, millibits: int) -> pb.RunSpec:
-    import thinwire
 
-    path = model or str(Path(thinwire.__file__).parent / "runtime/bundled/emoji")
+    path = model or in_box_model()
     prompts = [pb.Prompt(name=name, prompt=name, seed=1) for name in ("rocket", "pizza")]
     return pb.RunSpec(
         job_name="overhead",

@@ -22,9 +22,9 @@ import torch
 from rich.console import Console
 
 from bench.about import about
+from bench.in_box import in_box_model
 from bench.prompts import MEASURED
 from bench.strategies_page import overlap_section
-from bench.sweep.run import bundled_model
 from tests.harness.ranks import run_ranks
 from tests.netlab.kernel import NetlabError
 from tests.netlab.lab import INTERFACE, Lab
@@ -47,7 +47,6 @@ STRATEGIES: dict[str, dict[str, int]] = {
     "ring 4": {"ring": 4},
     "patch gather 4": {"ring": 4, "patch_mode": pb.PATCH_MODE_GATHER},
 }
-_UNCOUNTED_SHARE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +89,9 @@ def main(arguments: list[str]) -> int:
                     console.print(f"stopped after {spent:.0f} s, {len(missing) - number} runs left; run it again")
                     break
                 made = _made(lab, run)
-                told["runs"].append({**run, **asdict(made), "commit": about()["commit"], "load": about()["load"]})
-                told["about"] = about()
+                known = about()
+                told["runs"].append({**run, **asdict(made), "commit": known["commit"], "load": known["load"]})
+                told["about"] = known
                 args.output.write_text(json.dumps(told, indent=1) + "\n")
                 console.print(
                     f"[{number + 1}/{len(missing)}] {run['megabits']} Mbit/s, {run['rate']}, {run['strategy']}: step "
@@ -130,12 +130,7 @@ def _made(lab: Lab, run: dict[str, Any]) -> Made:
     before = [lab.counters(node) for node in range(ranks)]
     spec = _spec(degrees, RATES[run["rate"]], run["turn"])
     made: Made = run_ranks(ranks, make, spec, names, local_world_size=1, timeout_seconds=180)[0]
-    passed = sum(lab.counters(node).since(earlier).sent_bytes for node, earlier in enumerate(before))
-    if passed < _UNCOUNTED_SHARE * made.sent_bytes:
-        raise NetlabError(
-            f"netlab: expected the {made.sent_bytes} bytes of {run['strategy']} on the shaped links, their counters "
-            f"saw {passed}; the process group used another interface"
-        )
+    lab.require_passed(before, made.sent_bytes, run["strategy"])
     return made
 
 
@@ -170,7 +165,7 @@ def _spec(degrees: dict[str, int], millibits: int, turn: int) -> pb.RunSpec:
     return pb.RunSpec(
         job_name="overlap",
         attempt=1,
-        model=pb.Model(path=bundled_model(), pipeline="StableDiffusion3Pipeline", dtype=pb.DTYPE_BFLOAT16),
+        model=pb.Model(path=in_box_model(), pipeline="StableDiffusion3Pipeline", dtype=pb.DTYPE_BFLOAT16),
         parallelism=pb.Parallelism(**degrees),
         compression=pb.Compression(
             mode=pb.COMPRESSION_MODE_FIXED,

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.about import about
+from bench.in_box import in_box_model
 from bench.prompts import MEASURED
 from bench.strategies_page import HEADINGS, cells
 from tests.harness.ranks import run_ranks
@@ -129,14 +130,13 @@ def _prompts(pictures: int) -> list[pb.Prompt]:
 
 
 def _spec(degrees: dict[str, int], millibits: int, pictures: int) -> pb.RunSpec:
-    import thinwire
 
     mode = pb.COMPRESSION_MODE_FIXED if millibits else pb.COMPRESSION_MODE_OFF
     return pb.RunSpec(
         job_name="strategies",
         attempt=1,
         model=pb.Model(
-            path=str(Path(thinwire.__file__).parent / "runtime/bundled/emoji"),
+            path=in_box_model(),
             pipeline="StableDiffusion3Pipeline",
             dtype=pb.DTYPE_FLOAT32,
         ),

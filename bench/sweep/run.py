@@ -7,14 +7,12 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import structlog
 import torch
 import torch.distributed as dist
 
-import thinwire
 from bench.sweep.compactfusion_rungs import COMPACTFUSION_RUNGS
 from bench.sweep.law import LawHooks
 from bench.sweep.variants import Kind, Variant
@@ -119,11 +117,6 @@ class Made:
 
     pictures: tuple[Picture, ...]
     pixels: tuple[Pixels, ...] = field(default_factory=tuple)
-
-
-def bundled_model() -> str:
-    """Return the in-box model's folder."""
-    return str(Path(thinwire.__file__).parent / "runtime/bundled/emoji")
 
 
 def make_alone(launch: Launch, setting: Setting, variant: Variant, first_prompt: int) -> Made:

@@ -19,6 +19,7 @@ from thinwire.controller.cli.prepare import single, uncompressed
 from thinwire.controller.local import files
 from thinwire.controller.local.files import FOLDER, RunFile
 from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.policy.explain import size
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import EmulatedLinkPhase
 
 COMPARISON = "comparison.json"
@@ -66,12 +67,12 @@ def print_comparison(console: Console, output: Path, report: Mapping[str, Any]) 
     for heading in ("time", "bytes sent", "PSNR median", "PSNR least", "SSIM median", "SSIM least"):
         table.add_column(heading, justify="right")
     mine = _figures(report)
-    table.add_row("this run", progress.duration(mine["seconds"]), progress.size(mine["bytes_sent"]), *["–"] * 4)
+    table.add_row("this run", progress.duration(mine["seconds"]), size(mine["bytes_sent"]), *["–"] * 4)
     for other in compared.values():
         table.add_row(
             other["title"],
             progress.duration(other["seconds"]),
-            progress.size(other["bytes_sent"]),
+            size(other["bytes_sent"]),
             _decibels(other["median_psnr_db"]),
             _decibels(other["min_psnr_db"]),
             f"{other['median_ssim']:.4f}",

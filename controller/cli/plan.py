@@ -30,6 +30,7 @@ from thinwire.controller.planner.job_plan import LinkPlan
 from thinwire.controller.planner.layout import LinkClass
 from thinwire.controller.planner.machine import Link, Machine, Source, measured
 from thinwire.controller.planner.rungs import OFF
+from thinwire.controller.policy.explain import size, throughput
 
 _LONGEST_STEP_SECONDS = 86_400.0
 _SHOWN = 6
@@ -131,7 +132,7 @@ def times_as_json(machine: Machine | None, ways: Sequence[Prediction]) -> dict[s
 def print_times(console: Console, job: DiffusionJob, machine: Machine, ways: Sequence[Prediction]) -> None:
     """Print what this job and its nearest rivals would take."""
     links = ", ".join(
-        f"{link_class} {progress.size(link.bytes_per_second)}/s ({link.source})"
+        f"{link_class} {throughput(link.bytes_per_second)} ({link.source})"
         for link_class, link in machine.links.items()
     )
     alone = f"one rank alone {machine.step_seconds:.3g} s a step ({machine.step_source})"
@@ -186,7 +187,7 @@ def print_plan(console: Console, job: DiffusionJob, planned: JobPlan) -> None:
     if planned.memory is not None and planned.links:
         without = planned.memory.layers_without
         more = f"; {without} of {planned.attention.layers} layers without, exchanged whole" if without else ""
-        kept = progress.size(planned.memory.base_bytes)
+        kept = size(planned.memory.base_bytes)
         console.print(f"bases of residuals: {kept} a rank, {planned.memory.format} width{more}")
 
 
@@ -221,10 +222,10 @@ def _link_table(job: DiffusionJob, link: LinkPlan) -> Table:
     table.add_column("used")
     whole = link.rungs[0].step_bytes
     for one in link.rungs:
-        key_frames = "" if one.rung == OFF else progress.size(one.key_frame_bytes)
+        key_frames = "" if one.rung == OFF else size(one.key_frame_bytes)
         share = f"{100 * one.step_bytes / whole:.3g} %"
         used = _use(job) if one.within_limits else ""
-        sizes = (progress.size(one.step_bytes), share, key_frames, progress.size(one.picture_bytes))
+        sizes = (size(one.step_bytes), share, key_frames, size(one.picture_bytes))
         table.add_row(one.rung, f"{one.millibits / 1000:.3g}", *sizes, used)
     return table
 

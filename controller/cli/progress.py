@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from thinwire.controller.policy.explain import throughput
+from thinwire.controller.policy.explain import size, throughput
 from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 ENDED = (pb.JOB_STATE_SUCCEEDED, pb.JOB_STATE_FAILED)
@@ -71,11 +71,6 @@ def hidden(job: pb.JobStatus) -> str:
 def error(job: pb.JobStatus) -> str:
     """Relative error of the last step."""
     return f"{100 * job.max_relative_error:.2g} %" if job.step else "–"
-
-
-def size(count_bytes: float) -> str:
-    """Bytes in a unit that leaves three figures."""
-    return throughput(count_bytes).removesuffix("/s")
 
 
 def saved(job: pb.JobStatus) -> str:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from thinwire.controller.cli import progress
+from thinwire.controller.policy.explain import size
 
 
 def write_report(output: Path) -> dict[str, Any] | None:
@@ -42,7 +43,7 @@ def print_summary(console: Console, output: Path, report: Mapping[str, Any]) -> 
     table.add_row("pictures", f"{len(finished)} of {len(prompts)}, {progress.duration(seconds)} on them")
     sent, whole = report["bytes"]["sent"], report["bytes"]["uncompressed"]
     if whole:
-        table.add_row("sent", f"{progress.size(sent)} of {progress.size(whole)} ({100 * sent / whole:.3g} %)")
+        table.add_row("sent", f"{size(sent)} of {size(whole)} ({100 * sent / whole:.3g} %)")
     table.add_row("error", f"{100 * report['max_relative_error']:.2g} % at most")
     for retune in report["retunes"]:
         before, after = retune["from_millibits"] / 1000, retune["to_millibits"] / 1000

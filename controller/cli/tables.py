@@ -10,6 +10,7 @@ from rich.text import Text
 
 from thinwire.controller.cli import progress
 from thinwire.controller.cli.display import panel
+from thinwire.controller.policy.explain import size
 from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 _RETUNES_SHOWN = 10
@@ -69,7 +70,7 @@ def history(job: pb.JobStatus, samples: Sequence[pb.Sample]) -> Group:
             progress.links(as_job),
             progress.hidden(as_job),
             progress.error(as_job),
-            progress.size(sample.bytes_sent),
+            size(sample.bytes_sent),
         )
     shown = min(len(samples), _SAMPLES_SHOWN)
     return Group(table, Text(f"{shown} of {len(samples)} steps that are remembered; -o json prints all", style="dim"))

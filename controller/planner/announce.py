@@ -5,7 +5,7 @@ from __future__ import annotations
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.manifest.summary import degrees
 from thinwire.controller.planner.job_plan import JobPlan
-from thinwire.controller.policy.explain import throughput
+from thinwire.controller.policy.explain import size
 from thinwire.proto.thinwire.v1alpha1 import status_pb2 as pb
 
 
@@ -40,15 +40,11 @@ def plan_sentence(plan: pb.JobPlan) -> str:
     if plan.model_unseen:
         said.append("bytes are known when the ranks have loaded the model, which only they can see")
     elif plan.links and plan.base_memory_bytes:
-        said.append(f"bases {_size(plan.base_memory_bytes)} a rank")
+        said.append(f"bases {size(plan.base_memory_bytes)} a rank")
     return "; ".join(said)
 
 
 def _said(link: pb.PlannedLink) -> str:
     first, last = link.rates[0], link.rates[-1]
-    sent = f"{link.link_class} {_size(first.bytes_per_step)} a step {'whole' if first.rung == 'off' else first.rung}"
-    return sent if first is last or first.rung == last.rung else f"{sent}, {_size(last.bytes_per_step)} {last.rung}"
-
-
-def _size(count_bytes: float) -> str:
-    return throughput(count_bytes).removesuffix("/s")
+    sent = f"{link.link_class} {size(first.bytes_per_step)} a step {'whole' if first.rung == 'off' else first.rung}"
+    return sent if first is last or first.rung == last.rung else f"{sent}, {size(last.bytes_per_step)} {last.rung}"

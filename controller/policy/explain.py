@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from thinwire.controller.policy.forecast import Outlook
 
-_UNITS = ((1e9, "GB/s"), (1e6, "MB/s"), (1e3, "kB/s"))
+_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,12 @@ class Reason:
 
 def throughput(bytes_per_second: float) -> str:
     """Bytes per second in a unit that leaves three figures."""
-    for size, unit in _UNITS:
-        if bytes_per_second >= size:
-            return f"{bytes_per_second / size:.3g} {unit}"
-    return f"{bytes_per_second:.3g} B/s"
+    return f"{size(bytes_per_second)}/s"
+
+
+def size(count_bytes: float) -> str:
+    """Bytes in a unit that leaves three figures."""
+    for of_unit, unit in _UNITS:
+        if count_bytes >= of_unit:
+            return f"{count_bytes / of_unit:.3g} {unit}"
+    return f"{count_bytes:.3g} B"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -27,6 +28,7 @@ _SMALLEST_BURST_BYTES = 1_600
 """One Ethernet frame: a deeper bucket would let small exchanges through faster than the link."""
 _QUEUE_BYTES = 8 * 2**20
 _SLOWEST_BITS_PER_SECOND = 1_000
+_UNCOUNTED_SHARE = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,20 @@ class Lab:
         said = call("ip", "-n", self.namespace(node), "-json", "-stats", "link", "show", "dev", INTERFACE)
         stats = json.loads(said)[0]["stats64"]
         return Counters(stats["tx"]["bytes"], stats["rx"]["bytes"])
+
+    def require_passed(self, before: Sequence[Counters], sent_bytes: int, what: str) -> int:
+        """Return the bytes that the first nodes' interfaces, one for each of `before`, have sent since.
+
+        Raises:
+            NetlabError: they are not those that `what` says it sent.
+        """
+        passed = sum(self.counters(node).since(earlier).sent_bytes for node, earlier in enumerate(before))
+        if passed < _UNCOUNTED_SHARE * sent_bytes:
+            raise NetlabError(
+                f"netlab: expected the {sent_bytes} bytes of {what} on the shaped links, their counters saw {passed}; "
+                "the process group used another interface"
+            )
+        return passed
 
     @property
     def _hub(self) -> str:
