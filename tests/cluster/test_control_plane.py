@@ -39,7 +39,7 @@ def test_a_killed_run_takes_its_cluster_along_and_the_next_run_sweeps_its_folder
         assert not folder.exists()
         assert plane.certificate.exists()
     assert not plane.certificate.parents[2].exists()
-    assert not living(plane.certificate.parents[2])
+    eventually(lambda: not living(plane.certificate.parents[2]))
 
 
 def test_a_machine_without_go_is_told_which_go_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
