@@ -98,8 +98,10 @@ def _row(family: Family, reasons: list[str]) -> str:
 
 def _family(family: Family) -> str:
     divided = "rows of tokens, text" if family.text_must_divide else "rows of tokens"
+    divided = divided if family.shares_rows else "tokens"
     text, length = _TEXT[family.text], family.default_max_sequence_length
-    return f"| `{family.pipeline}` | {text} | {length}, or as thinwire.json says | {divided} |"
+    most = "each prompt's, at most " if family.text_varies else ""
+    return f"| `{family.pipeline}` | {text} | {most}{length}, or as thinwire.json says | {divided} |"
 
 
 if __name__ == "__main__":

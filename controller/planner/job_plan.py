@@ -132,6 +132,7 @@ def attention_of(job: DiffusionJob, facts: ModelFacts) -> Attention:
         latents=rows * columns * facts.token_latents,
         forwards=2 if facts.family.guides_by_forwards and generation.guidance_scale_milli > 1000 else 1,
         latents_are_tokens=facts.family.latents_per_token > 1,
+        text_varies=facts.family.text_varies,
     )
 
 

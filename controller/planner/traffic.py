@@ -41,9 +41,9 @@ class Attention:
     """What attention works on in one forward of the transformer, over all ranks.
 
     `forwards` is how often the transformer runs in a step; `combines_inputs` whether query, key and value share a
-    Ulysses collective; `text_tokens` are those that attention itself sees, 0 where text comes in elsewhere. A guidance
-    branch predicts `latent_channels` (of a video, times its latent frames) of `latents` values each;
-    `latents_are_tokens` says whether the pipeline keeps them token by token.
+    Ulysses collective; `text_tokens` are those that attention itself sees, 0 where text comes in elsewhere, the most of
+    any prompt where `text_varies`. A guidance branch predicts `latent_channels` (of a video, times its latent frames)
+    of `latents` values each; `latents_are_tokens` says whether the pipeline keeps them token by token.
     """
 
     layers: int
@@ -57,6 +57,7 @@ class Attention:
     latents: int
     forwards: int = 1
     latents_are_tokens: bool = False
+    text_varies: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,8 @@ def traffic_of(attention: Attention, layout: Layout, rank: int, patch_mode: Patc
     """Return what `rank` exchanges.
 
     Text that the sequence degree divides is sharded with the image; otherwise, and always between stages, every rank
-    has all of it and adds it to keys and values after the exchange, so that only queries and outputs carry it.
+    has all of it and adds it to keys and values after the exchange, so that only queries and outputs carry it. Of text
+    that varies the most of both is counted.
     """
     groups: dict[Dimension, Group | None] = {one: layout.group_of(one, rank) for one in Dimension}
     place = _Place.of(attention, groups, rank, patch_mode)
@@ -192,7 +194,8 @@ class _Place:
 
     @property
     def shards_text(self) -> bool:
-        return self.attention.text_tokens % self.sequence == 0 and self.stages == 1
+        attention = self.attention
+        return (attention.text_varies or attention.text_tokens % self.sequence == 0) and self.stages == 1
 
     @property
     def shard_rows(self) -> int:
@@ -202,7 +205,7 @@ class _Place:
     @property
     def text_rows(self) -> int:
         """Rows of text that are this rank's own."""
-        return self.batch * self.attention.text_tokens // self.sequence if self.shards_text else 0
+        return self.batch * -(-self.attention.text_tokens // self.sequence) if self.shards_text else 0
 
     def flows(self, patches: int) -> Iterator[Flow]:
         """Yield what it sends in a step that takes the picture in so many patches."""
@@ -211,6 +214,8 @@ class _Place:
         channels = attention.heads // ulysses * attention.head_dim
         key_rows = self.shard_rows // patches + self.text_rows
         query_rows = key_rows if self.shards_text else key_rows + self.batch * attention.text_tokens
+        if attention.text_varies:
+            query_rows = self.shard_rows + self.batch * attention.text_tokens
         if (group := self.groups[Dimension.ULYSSES]) is not None:
             for rows in (query_rows, key_rows, key_rows, query_rows):  # query, key, value; then what attention gave
                 yield Flow(Operation.ULYSSES, group.link_class, rows, channels, ulysses - 1, times)

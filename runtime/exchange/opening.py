@@ -118,7 +118,9 @@ class Setting:
 def open_exchange(setting: Setting, compression: Compression) -> OpenedExchange:
     """Open what `compression.mode` asks for. Collective."""
     if compression.mode == CompressionMode.COMPRESSION_MODE_OFF:
-        ours = setting.pacer.emulates or setting.world.degrees.patch_mode is not PatchMode.NONE
+        # What varies from prompt to prompt cannot be counted from shapes beforehand.
+        is_counted = setting.pacer.emulates or setting.traffic.varies
+        ours = is_counted or setting.world.degrees.patch_mode is not PatchMode.NONE
         return _open_uncoded(setting, compression) if ours else _open_untouched(setting)
     return _open_coded(setting, compression)
 
@@ -203,7 +205,15 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
     raw_layers = frozenset(layer + setting.first_layer for layer in bases.raw_layers)
     in_step = synchronous_steps(compression)
     whole_steps = in_step if degrees.pipefusion > 1 else 0
-    plan = CodecPlan(kernel, order, bases.base_format, raw_layers, bases=calibrated, whole_attention_steps=whole_steps)
+    plan = CodecPlan(
+        kernel,
+        order,
+        bases.base_format,
+        raw_layers,
+        bases=calibrated,
+        whole_attention_steps=whole_steps,
+        shapes_vary=traffic.varies,
+    )
     policy = Policy(
         table=RateTable.of(traffic, dtype, setting.calibration),
         warmup_steps=_key_frame_steps(degrees, compression.warmup_steps, in_step),

@@ -46,6 +46,9 @@ class CodecPlan:
     whole_attention_steps: int = 0
     """First steps of a prompt in which attention is exchanged without codec: PipeFusion's, whose shapes are others."""
 
+    shapes_vary: bool = False
+    """Whether tensors of the next prompt have other shapes, so that its streams are other ones."""
+
     def key_rung(self, rung: Rung) -> Rung:
         """Return what carries a key frame on links that `rung` codes: fine enough that it is not the worst step."""
         return INT8 if self.coded_key_frames and rung.millibits <= INT4.millibits else RAW
@@ -97,6 +100,9 @@ class Streams:
         self.noted_sent.clear()
         self.noted_heard.clear()
         self.lost.clear()
+        if self.plan.shapes_vary:
+            self.encoders.clear()
+            self.decoders.clear()
         for end in self._ends():
             end.reset()
 

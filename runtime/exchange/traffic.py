@@ -58,6 +58,8 @@ class Traffic:
     flows: tuple[Flow, ...]
     operations: Mapping[Operation, tuple[LinkClass, int]]
     """Of one step: over which links, how many."""
+    varies: bool = False
+    """Whether text, and with it what is exchanged, is as long as each prompt's; the flows are then the most."""
 
     @property
     def values_per_step(self) -> int:
@@ -126,17 +128,20 @@ def plan_traffic(
     links: what lies between the ranks of each operation; one that is missing is within a node. Text that the sequence
     degree divides is sharded with the image; otherwise every rank has all of it and adds it to keys and values after
     the exchange, so that only queries and outputs carry it. Under PipeFusion a step has a turn for each patch, as many
-    as stages, and text is never sharded; the last stage hands on latents, the others hidden states.
+    as stages, and text is never sharded; the last stage hands on latents, the others hidden states. Text that varies
+    may be sharded for one prompt and not for the next: the flows are the most that either sends.
     """
     stages = patches = degrees.pipefusion
     layers = -(-shape.layers // stages)
     turns = patches * layers
     batch = shape.batch // degrees.cfg
-    sharded_text = shape.text_tokens % degrees.sequence == 0 and stages == 1
+    sharded_text = (shape.text_varies or shape.text_tokens % degrees.sequence == 0) and stages == 1
     shard_rows = batch * (shape.image_tokens // degrees.sequence)
-    text_rows = batch * shape.text_tokens // degrees.sequence if sharded_text else 0
+    text_rows = batch * -(-shape.text_tokens // degrees.sequence) if sharded_text else 0
     key_rows = shard_rows // patches + text_rows
     query_rows = key_rows if sharded_text else key_rows + batch * shape.text_tokens
+    if shape.text_varies:
+        query_rows = shard_rows + batch * shape.text_tokens
     width = shape.heads * shape.head_dim
     latents = shape.latent_channels, shape.latents // degrees.sequence // patches
 
@@ -175,4 +180,4 @@ def plan_traffic(
             if shape.text_tokens:
                 flows.append(Flow(Exchange.PIPEFUSION, Role.HIDDEN, over, batch * shape.text_tokens, width, 1, 1))
         operations[Operation.PIPEFUSION] = (over, patches + 1)
-    return Traffic(layers, tuple(flows), operations)
+    return Traffic(layers, tuple(flows), operations, shape.text_varies)

@@ -1,7 +1,7 @@
 """The pipeline classes that can be run, one small module each that says only what differs between them."""
 
 from thinwire.runtime.errors import BadInputError
-from thinwire.runtime.families import cogvideox, flux, hunyuan_dit, pixart, stable_diffusion_3, wan
+from thinwire.runtime.families import cogvideox, flux, hunyuan_dit, hunyuan_video, pixart, stable_diffusion_3, wan
 from thinwire.runtime.families.family import Family
 
 FAMILIES: tuple[Family, ...] = (
@@ -12,6 +12,7 @@ FAMILIES: tuple[Family, ...] = (
     hunyuan_dit.FAMILY,
     cogvideox.FAMILY,
     wan.FAMILY,
+    hunyuan_video.FAMILY,
 )
 
 

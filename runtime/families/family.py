@@ -48,6 +48,8 @@ class AttentionShape:
     """Frames of tokens, of a video."""
     forwards: int = 1
     """How often the transformer runs in a step."""
+    text_varies: bool = False
+    """Whether text is as long as each prompt's; `text_tokens` is then the most."""
 
     @property
     def latents(self) -> int:
@@ -81,6 +83,8 @@ class Family:
     """Whether both guidance branches go through the transformer as one batch."""
     guides_by_forwards: ClassVar[bool] = False
     """Whether the transformer runs once for each guidance branch."""
+    text_varies: ClassVar[bool] = False
+    """Whether attention sees as much text as each prompt has: the text length is then the most that it may be."""
     shares_rows: ClassVar[bool] = True
     """Whether ranks share a picture by rows of tokens; otherwise by tokens, in their order."""
     makes_video: ClassVar[bool] = False
@@ -156,6 +160,7 @@ class Family:
             token_latents=self.token_latents(pipeline),
             frames=self.token_frames(pipeline, frames),
             forwards=2 if self.guides_by_forwards and generation.guidance_scale_milli > 1000 else 1,
+            text_varies=self.text_varies,
         )
 
     def latent_channels(self, pipeline: Any, frames: int) -> int:

@@ -8,14 +8,18 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKLCogVideoX,
+    AutoencoderKLHunyuanVideo,
     AutoencoderKLWan,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     CogVideoXTransformer3DModel,
     DDPMScheduler,
     DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
     HunyuanDiT2DModel,
     HunyuanDiTPipeline,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
     PixArtAlphaPipeline,
     PixArtSigmaPipeline,
     PixArtTransformer2DModel,
@@ -27,6 +31,9 @@ from transformers import (
     BertConfig,
     BertModel,
     BertTokenizerFast,
+    CLIPTextModel,
+    LlamaConfig,
+    LlamaModel,
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
@@ -34,7 +41,7 @@ from transformers import (
     UMT5EncoderModel,
 )
 
-from tests.harness.models import WIDTH, _autoencoder, _enliven, _words
+from tests.harness.models import WIDTH, _autoencoder, _clip_config, _clip_tokenizer, _enliven, _words
 
 
 def save_tiny_pixart(folder: Path, pipeline_class: Any, heads: int = 4, text_tokens: int = 8) -> Path:
@@ -188,6 +195,55 @@ def save_tiny_wan(folder: Path, heads: int = 4, text_tokens: int = 8) -> Path:
     return save(pipeline, folder, text_tokens)
 
 
+def save_tiny_hunyuan_video(folder: Path, heads: int = 4, text_tokens: int = 24) -> Path:
+    """HunyuanVideo: 16 tokens a latent frame at 64 pixels, three latent frames of nine; seven tokens and the prompt's.
+
+    CLIP reads 77 tokens of a prompt, whatever the tokenizer's own limit.
+    """
+    torch.manual_seed(0)
+    transformer = HunyuanVideoTransformer3DModel(
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=heads,
+        attention_head_dim=12,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        mlp_ratio=2.0,
+        patch_size=2,
+        patch_size_t=1,
+        text_embed_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        rope_axes_dim=(4, 4, 4),
+    )
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=4,
+        block_out_channels=(8, 8, 8, 8),
+        layers_per_block=1,
+        norm_num_groups=4,
+    )
+    llama = LlamaConfig(
+        vocab_size=64,
+        hidden_size=WIDTH,
+        intermediate_size=64,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        pad_token_id=3,
+    )
+    clip = _clip_config()
+    clip.max_position_embeddings = 77
+    pipeline = HunyuanVideoPipeline(
+        transformer=_enliven(transformer),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        vae=vae,
+        text_encoder=LlamaModel(llama),
+        tokenizer=t5_tokenizer(256),
+        text_encoder_2=CLIPTextModel(clip),
+        tokenizer_2=_clip_tokenizer(),
+    )
+    return save(pipeline, folder, text_tokens)
+
+
 def t5() -> T5EncoderModel:
     """Return a T5 of one layer."""
     return T5EncoderModel(
@@ -215,6 +271,7 @@ SAVE: dict[str, Callable[[Path], Path]] = {
     "HunyuanDiTPipeline": save_tiny_hunyuan_dit,
     "CogVideoXPipeline": save_tiny_cogvideox,
     "WanPipeline": save_tiny_wan,
+    "HunyuanVideoPipeline": save_tiny_hunyuan_video,
 }
 
 
@@ -223,4 +280,4 @@ def frames_of(pipeline: str) -> int:
     return 9 if pipeline in VIDEO else 0
 
 
-VIDEO = {"CogVideoXPipeline", "WanPipeline"}
+VIDEO = {"CogVideoXPipeline", "HunyuanVideoPipeline", "WanPipeline"}

@@ -27,11 +27,11 @@ class Family:
     `latents_per_token` is the side of a token in latents beyond the transformer's own patch; `layer_counts` are the
     keys of the transformer's configuration whose numbers (or lengths) add up to its attention layers; `text` says what
     attention over the image sees of it; `text_must_divide` whether a text length that the ranks of a sequence do not
-    divide goes silently wrong upstream; `guides_by_batch` whether both guidance branches run as one batch,
-    `guides_by_forwards` whether the transformer runs once for each; `shares_rows` whether ranks share a picture by rows
-    of tokens, or else by tokens in their order; `combines_inputs` whether query, key and value share a collective.
-    `latent_frames_step` is 0 for pictures; a video has 1 latent frame and a multiple of it. `missing_upstream` and
-    `refused` say why a strategy is not to be had.
+    divide goes silently wrong upstream, `text_varies` whether it is as long as each prompt; `guides_by_batch` whether
+    both guidance branches run as one batch, `guides_by_forwards` whether the transformer runs once for each;
+    `shares_rows` whether ranks share a picture by rows of tokens, or else by tokens in their order; `combines_inputs`
+    whether query, key and value share a collective. `latent_frames_step` is 0 for pictures; a video has 1 latent frame
+    and a multiple of it. `missing_upstream` and `refused` say why a strategy is not to be had.
     """
 
     pipeline: str
@@ -41,6 +41,7 @@ class Family:
     layer_counts: tuple[str, ...] = ("num_layers",)
     text: TextTokens = TextTokens.NONE
     text_must_divide: bool = False
+    text_varies: bool = False
     guides_by_batch: bool = True
     guides_by_forwards: bool = False
     shares_rows: bool = True
@@ -97,6 +98,21 @@ FAMILIES = (
             Strategy.CFG: "its pipeline runs one branch after the other, on the same ranks",
         },
     ),
+    Family(
+        "HunyuanVideoPipeline",
+        default_max_sequence_length=256,
+        required=(*_COMPONENTS, *_SECOND_ENCODER),
+        layer_counts=("num_layers", "num_single_layers"),
+        text=TextTokens.T5,
+        text_varies=True,
+        guides_by_batch=False,
+        shares_rows=False,
+        latent_frames_step=1,
+        missing_upstream={
+            Strategy.PIPEFUSION: "its transformer has no stages",
+            Strategy.CFG: "its guidance is an embedding: there is no second branch to share",
+        },
+    ),
 )
 
 
@@ -104,10 +120,6 @@ NOT_RUN = {
     "QwenImagePipeline": (
         "its text is as long as each prompt, and xfuser pads it to a multiple of the ranks with tokens that attention "
         "sees"
-    ),
-    "HunyuanVideoPipeline": (
-        "xfuser cuts its text to each prompt's own length, so what is exchanged is another for every prompt, and not "
-        "known before"
     ),
     "ZImagePipeline": (
         "its image, its caption and both together are exchanged in three kinds of layers, each with tokens of its own"

@@ -184,7 +184,8 @@ class _Folder:
         if family.makes_video:
             key = "scale_factor_temporal" if "scale_factor_temporal" in vae else "temporal_compression_ratio"
             frames = self.number(vae, "vae/config.json", key, 4) or 1
-        latent_pixels = vae.get("scale_factor_spatial") or 2 ** (len(channels) - 1)
+        named = ("scale_factor_spatial", "spatial_compression_ratio")
+        latent_pixels = next((vae[key] for key in named if vae.get(key)), 2 ** (len(channels) - 1))
         return ModelFacts(
             folder=self.folder,
             family=family,

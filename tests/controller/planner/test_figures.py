@@ -51,9 +51,12 @@ def splits(draw: st.DrawFn) -> tuple[Attention, AttentionShape, int, int]:
     columns, text, batch = draw(st.integers(1, 20)), draw(st.integers(0, 40)), draw(st.sampled_from([1, 2]))
     heads, head_dim, layers = 4 * draw(st.integers(1, 3)), draw(st.integers(1, 40)), draw(st.integers(1, 5))
     combines = draw(st.booleans())
-    latents = 4 * rows * columns
-    attention = Attention(layers, batch, rows * columns, text, heads, head_dim, combines, 16, latents)
-    return attention, AttentionShape(layers, batch, rows, columns, text, heads, head_dim, 16, 4), ulysses, ring
+    latents, varies = 4 * rows * columns, draw(st.booleans())
+    attention = Attention(
+        layers, batch, rows * columns, text, heads, head_dim, combines, 16, latents, text_varies=varies
+    )
+    shape = AttentionShape(layers, batch, rows, columns, text, heads, head_dim, 16, 4, text_varies=varies)
+    return attention, shape, ulysses, ring
 
 
 def coded_by(rung: rungs.RungPrice) -> Callable[[Flow], int]:
