@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and the README's table from the committed result files in docs/results/."""
+"""Write docs/benchmarks.md and what is measured in other pages from the committed result files in docs/results/."""
 
 import argparse
 import json
@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench.planner_page import planner_section
 from bench.simulator.table import HEADINGS, rows
 from bench.strategies_page import overlap_section, strategies_section
 from bench.sweep.page import replay_section, sweep_section
@@ -29,6 +30,9 @@ UNMEASURED = """Not measured yet. A transfer that hides behind computing needs p
 step of 60 ms took 1.2 s, and what was hidden then says nothing of a link. On an idle machine, as root:
 `python -m bench overlap`, then `python -m bench page`. It also puts a ring's hops beside one gather."""  # noqa: E501
 """Stands for `bench overlap` until its result is there."""
+UNTESTED = """No result yet: it wants a machine of its own. Until then take the order of strategies as a reasoned guess and the
+seconds as rough. On an idle machine: `python -m bench planner`, then `python -m bench page`."""  # noqa: E501
+"""Stands for `bench planner` until its result is there."""
 BEGIN, END = "<!-- made by `python -m bench page` -->", "<!-- end -->"
 
 
@@ -43,10 +47,14 @@ def main(arguments: list[str]) -> int:
     links = json.loads((RESULTS / "links.json").read_text())
     replay = json.loads((RESULTS / "replay.json").read_text())
     strategies = json.loads((RESULTS / "strategies.json").read_text())
-    overlap = json.loads((RESULTS / "overlap.json").read_text()) if (RESULTS / "overlap.json").exists() else None
+    overlap, planner = (
+        json.loads(path.read_text()) if (path := RESULTS / f"{name}.json").exists() else None
+        for name in ("overlap", "planner")
+    )
     pages = {
         ROOT / "README.md": _between_marks(ROOT / "README.md", fidelity_table(fidelity)),
         ROOT / "docs/strategies.md": _between_marks(ROOT / "docs/strategies.md", strategies_pages(strategies, overlap)),
+        ROOT / "docs/planner.md": _between_marks(ROOT / "docs/planner.md", planner_page(planner)),
         ROOT / "docs/benchmarks.md": benchmarks_page(fidelity, codec, overhead, simulate) + links_pages(links, replay),
     }
     stale = [path for path, text in pages.items() if not path.exists() or path.read_text() != text]
@@ -76,6 +84,10 @@ def strategies_pages(strategies: dict[str, Any], overlap: dict[str, Any] | None)
 
 {UNMEASURED if overlap is None else overlap_section(overlap) + chr(10) + _provenance(overlap)}
 """
+
+
+def planner_page(planner: dict[str, Any] | None) -> str:
+    return UNTESTED if planner is None else f"{planner_section(planner)}\n\n{_provenance(planner)}"
 
 
 def fidelity_table(result: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 Every strategy makes a picture of the in-box model at every bandwidth, uncompressed and at a fixed rate. The model is
 told three figures only: what one rank alone needs for a step, measured here, the bandwidth, which is emulated, and
 what a collective costs without bytes, measured here too. Ratios of seconds per picture; the best strategy of each cell
-named by both.
+named by both. The result file grows cell by cell: the same command goes on where the last one stopped.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import argparse
 import json
 import statistics
 import sys
-from dataclasses import asdict, dataclass, replace
+import time
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from bench.about import about
+from bench.planner_page import planner_section
 from tests.harness.ranks import run_ranks
 from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.manifest.preflight.model_folder import ModelFacts, read_model
@@ -111,32 +111,69 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--pictures", type=int, default=2, help="timed pictures of each cell, after one that is not")
     parser.add_argument("--megabits", type=int, nargs="+", default=MEGABITS, help="emulated bandwidths")
-    parser.add_argument("--output", type=Path, help="write JSON with raw figures")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no cell after so long; 0 for no limit")
+    parser.add_argument("--output", type=Path, default=Path("docs/results/planner.json"))
     args = parser.parse_args(arguments)
     facts = read_model(job_of({}, "Off", 16_000, args.steps).model)
     assert facts is not None
-    alone = statistics.median(step_seconds(job_of({}, "Off", 16_000, args.steps), None, args.pictures))
-    ring = job_of({"ring": 2}, "Off", 16_000, args.steps)
-    unhindered = statistics.median(step_seconds(ring, _FAST_MEGABITS, args.pictures))
-    (link,) = plan_with(ring, facts).links
-    fixed = max(0.0, unhindered - alone / 2) / link.operations_per_step
-    cells = []
-    wanted = [(mode, rate, degrees) for mode in MODES for rate in args.megabits for degrees in STRATEGIES]
-    for (mode, millibits), megabits, degrees in track(wanted, "measuring", console=Console(stderr=True)):
-        job = job_of(degrees, mode, millibits, args.steps)
-        predicted = predict(job, plan_with(job, facts), machine_of(facts, alone, fixed, megabits, args.steps))
-        measured = step_seconds(job, megabits, args.pictures)
-        share = args.steps / degrees.get("data", 1)
-        name = " x ".join(f"{dimension} {degree}" for dimension, degree in degrees.items())
-        cells.append(
-            Cell(name, mode, megabits, predicted.job_seconds / degrees.get("data", 1), _mean(measured) * share)
+    console, began = Console(stderr=True), time.monotonic()
+    told = json.loads(args.output.read_text()) if args.output.exists() else {"cells": []}
+    if "alone_seconds" not in told:
+        told |= _machine_figures(facts, args.steps, args.pictures)
+    done = {_key(cell) for cell in told["cells"]}
+    wanted = [
+        {"strategy": _name(degrees), "mode": mode, "megabits": rate, "millibits": millibits, "degrees": degrees}
+        for mode, millibits in MODES
+        for rate in args.megabits
+        for degrees in STRATEGIES
+    ]
+    missing = [cell for cell in wanted if _key(cell) not in done]
+    for number, cell in enumerate(missing):
+        spent = time.monotonic() - began
+        if args.seconds and spent > args.seconds:
+            console.print(f"stopped after {spent:.0f} s, {len(missing) - number} cells left; run it again")
+            break
+        made = _measured(cell, facts, told, args.steps, args.pictures)
+        known = about()
+        told["cells"].append({**asdict(made), "commit": known["commit"], "load": known["load"]})
+        told |= {"about": known, "verdict": judged([_cell(one) for one in told["cells"]])}
+        args.output.write_text(json.dumps(told, indent=1) + "\n")
+        console.print(
+            f"[{number + 1}/{len(missing)}] {made.strategy}, {made.mode}, {made.megabits} Mbit/s: "
+            f"{made.predicted_seconds:.2f} s a picture predicted, {made.measured_seconds:.2f} measured"
         )
-    verdict = judged(cells)
-    _print(cells, alone, fixed, verdict)
-    if args.output is not None:
-        raw = {"about": about(), "alone_seconds": alone, "fixed_seconds": fixed, "verdict": verdict}
-        args.output.write_text(json.dumps({**raw, "cells": [asdict(cell) for cell in cells]}, indent=1) + "\n")
+    Console(width=110).print(planner_section(told))
     return 0
+
+
+def _machine_figures(facts: ModelFacts, steps: int, pictures: int) -> dict[str, float]:
+    """Measure what the model is told: a step of one rank alone, and a collective of a ring without bytes."""
+    alone = statistics.median(step_seconds(job_of({}, "Off", 16_000, steps), None, pictures))
+    ring = job_of({"ring": 2}, "Off", 16_000, steps)
+    unhindered = statistics.median(step_seconds(ring, _FAST_MEGABITS, pictures))
+    (link,) = plan_with(ring, facts).links
+    return {"alone_seconds": alone, "fixed_seconds": max(0.0, unhindered - alone / 2) / link.operations_per_step}
+
+
+def _measured(wanted: dict[str, Any], facts: ModelFacts, told: dict[str, Any], steps: int, pictures: int) -> Cell:
+    degrees, megabits = wanted["degrees"], wanted["megabits"]
+    job, replicas = job_of(degrees, wanted["mode"], wanted["millibits"], steps), degrees.get("data", 1)
+    machine = machine_of(facts, told["alone_seconds"], told["fixed_seconds"], megabits, steps)
+    predicted = predict(job, plan_with(job, facts), machine).job_seconds / replicas
+    measured = _mean(step_seconds(job, megabits, pictures)) * steps / replicas
+    return Cell(wanted["strategy"], wanted["mode"], megabits, predicted, measured)
+
+
+def _name(degrees: dict[str, int]) -> str:
+    return " x ".join(f"{dimension} {degree}" for dimension, degree in degrees.items())
+
+
+def _key(cell: dict[str, Any]) -> tuple[Any, ...]:
+    return cell["strategy"], cell["mode"], cell["megabits"]
+
+
+def _cell(told: dict[str, Any]) -> Cell:
+    return Cell(**{field.name: told[field.name] for field in fields(Cell)})
 
 
 def judged(cells: list[Cell]) -> dict[str, float]:
@@ -174,25 +211,6 @@ def judged(cells: list[Cell]) -> dict[str, float]:
 def _mean(seconds: list[float]) -> float:
     """Mean of all steps, key frames included, but for the slowest tenth: those are pauses of the machine."""
     return statistics.fmean(sorted(seconds)[: max(1, round(0.9 * len(seconds)))])
-
-
-def _print(cells: list[Cell], alone: float, fixed: float, verdict: dict[str, float]) -> None:
-    console = Console(width=110)
-    table = Table(title=f"seconds per picture; one rank alone {alone:.3f} s a step, a collective {1e3 * fixed:.2f} ms")
-    for heading in ("strategy", "mode", "Mbit/s", "predicted", "measured", "ratio"):
-        table.add_column(heading, justify="left" if heading in ("strategy", "mode") else "right")
-    for cell in cells:
-        ratio = cell.predicted_seconds / cell.measured_seconds
-        figures = (f"{cell.predicted_seconds:.3f}", f"{cell.measured_seconds:.3f}", f"{ratio:.2f}")
-        table.add_row(cell.strategy, cell.mode, str(cell.megabits), *figures)
-    console.print(table)
-    console.print(
-        f"{100 * verdict['pairs_in_order']:.0f} % of {verdict['pairs']:.0f} pairs in the measured order; "
-        f"best strategy predicted in {100 * verdict['best_predicted']:.0f} % of cells, "
-        f"at worst {verdict['worst_regret']:.2f} times the best; "
-        f"predicted / measured {verdict['median_ratio']:.2f}, "
-        f"{verdict['least_ratio']:.2f} to {verdict['most_ratio']:.2f}"
-    )
 
 
 if __name__ == "__main__":
