@@ -16,7 +16,8 @@ import torch.distributed as dist
 
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import CompressionMode, Generation, Prompt, RunSpec
 from thinwire.runtime.calibrated import agree_on_calibration
-from thinwire.runtime.exchange.opening import OpenedExchange, Setting, open_exchange
+from thinwire.runtime.exchange.opened import OpenedExchange, Setting
+from thinwire.runtime.exchange.opening import open_exchange
 from thinwire.runtime.exchange.pacing import Pacer
 from thinwire.runtime.exchange.seams import neighbours_of
 from thinwire.runtime.exchange.traffic import Traffic, plan_traffic

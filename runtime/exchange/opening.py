@@ -1,48 +1,33 @@
 """Opening the exchange that a job asks for: coded, upstream's own, or upstream's own over an emulated link."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
-from typing import Protocol
-
 import structlog
-import torch
-import torch.distributed as dist
 
 from thinwire.compression import (
-    LADDER,
     BaseFormat,
-    Calibration,
     Exchange,
-    Kernel,
-    Rung,
-    RungCost,
-    TransformRung,
     choose_kernel,
-    measure_ladder,
 )
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import Compression, CompressionMode
 from thinwire.runtime.exchange import paced_upstream, seams, upstream
 from thinwire.runtime.exchange.bases import Bases
 from thinwire.runtime.exchange.boundary import StepBoundary, groups_of
 from thinwire.runtime.exchange.control import ExchangeState, Policy
+from thinwire.runtime.exchange.costs import ladder_of, measured_costs
 from thinwire.runtime.exchange.courier import Courier
-from thinwire.runtime.exchange.floors import ATTENTION
 from thinwire.runtime.exchange.guidance import GuidanceExchange
+from thinwire.runtime.exchange.kernels import agree_on_kernel
 from thinwire.runtime.exchange.meter import Operation, StepMeter
 from thinwire.runtime.exchange.moment import Moment
-from thinwire.runtime.exchange.pacing import Pacer
+from thinwire.runtime.exchange.opened import OpenedExchange, Setting, Steps
 from thinwire.runtime.exchange.parcels import Parcels
 from thinwire.runtime.exchange.pipeline import PipelineExchange
-from thinwire.runtime.exchange.rates import TRANSFORMS, RateTable
+from thinwire.runtime.exchange.rates import RateTable
 from thinwire.runtime.exchange.streams import CodecPlan, Streams
-from thinwire.runtime.exchange.traffic import Traffic
 from thinwire.runtime.exchange.ulysses import UlyssesExchange
 from thinwire.runtime.exchange.untouched import UntouchedSteps
 from thinwire.runtime.exchange.wire import Wire
-from thinwire.runtime.facts import RungFacts, StepHooks
 from thinwire.runtime.memory import MEBIBYTE, base_bytes, plan_bases, require_a_layer
-from thinwire.runtime.parallel import Degrees, PatchMode, World
+from thinwire.runtime.parallel import Degrees, PatchMode
 from thinwire.runtime.steps import ModuleHooks, StageSteps, follow
 
 _GATHERS = {
@@ -52,67 +37,8 @@ _GATHERS = {
     Operation.GUIDANCE: Exchange.GUIDANCE,
 }
 """Operations that give one frame to a whole group."""
-_TIMED = (TRANSFORMS[0], TRANSFORMS[len(TRANSFORMS) // 2], TRANSFORMS[-1])
 
 log = structlog.get_logger(__name__)
-
-
-class Steps(Protocol):
-    """What begins prompts and ends steps; every rank calls it alike."""
-
-    def begin_prompt(self, prompt: str, first_job_step: int) -> None:
-        """Start a prompt."""
-
-    def end_step(self) -> None:
-        """End a step."""
-
-    def end_prompt(self) -> None:
-        """End a prompt, after its last step."""
-
-    def rates(self) -> Mapping[str, int]:
-        """Return what travels for one value now, in millibits, by link class."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpenedExchange:
-    """An exchange in its place; `close` takes it away again."""
-
-    world: World
-    steps: Steps
-    stage_steps: StageSteps | None
-    """Under PipeFusion: what ends the steps, in upstream's place."""
-    ladder: tuple[RungFacts, ...]
-    kernel_name: str
-    base_bytes: int
-    close: Callable[[], None]
-    exchanges: seams.Exchanges = field(default_factory=seams.Exchanges)
-
-    def end_prompt(self) -> None:
-        """End a prompt: nothing of it is under way any more, on any rank."""
-        self.exchanges.end_prompt()
-        self.steps.end_prompt()
-        if self.stage_steps is not None:
-            # Upstream's last sends may still be under way, and a rank that leaves would take them along.
-            dist.barrier(group=self.world.control)
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What an exchange is opened in."""
-
-    world: World
-    traffic: Traffic
-    """Of this rank; what it announces is of the rank that sends most."""
-    values_of_all_ranks: int
-    """That leave them in a step."""
-    dtype: torch.dtype
-    transformer: torch.nn.Module
-    attention_modules: list[torch.nn.Module]
-    pacer: Pacer
-    hooks: StepHooks
-    calibration: Calibration | None = None
-    first_layer: int = 0
-    """What the first of the attention modules counts as in the whole transformer."""
 
 
 def open_exchange(setting: Setting, compression: Compression) -> OpenedExchange:
@@ -131,7 +57,7 @@ def _open_untouched(setting: Setting) -> OpenedExchange:
     )
     stage_steps, followed = _stage_steps(setting, steps)
     table = RateTable.of(setting.traffic, setting.dtype)
-    return OpenedExchange(setting.world, steps, stage_steps, _ladder([], table), "none", 0, followed.remove)
+    return OpenedExchange(setting.world, steps, stage_steps, ladder_of([], table), "none", 0, followed.remove)
 
 
 def _open_uncoded(setting: Setting, compression: Compression) -> OpenedExchange:
@@ -154,7 +80,7 @@ def _open_uncoded(setting: Setting, compression: Compression) -> OpenedExchange:
             hooks.remove()
         exchanges.close()
 
-    return OpenedExchange(world, boundary, stage_steps, _ladder([], table), "none", 0, close, exchanges)
+    return OpenedExchange(world, boundary, stage_steps, ladder_of([], table), "none", 0, close, exchanges)
 
 
 def synchronous_steps(compression: Compression) -> int:
@@ -246,7 +172,7 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
             base_bytes=bases.base_bytes,
             layers_without_bases=len(bases.raw_layers),
         )
-    ladder = _ladder(_measure(traffic, dtype, kernel, calibrated), policy.table)
+    ladder = ladder_of(measured_costs(traffic, dtype, kernel, calibrated), policy.table)
     return OpenedExchange(setting.world, boundary, stage_steps, ladder, kernel.name, bases.base_bytes, close, exchanges)
 
 
@@ -268,25 +194,6 @@ def _bases_of(setting: Setting) -> Bases | None:
     return Bases(setting.calibration, world.rank, ulysses.ranks if ulysses else (world.rank,), world.device)
 
 
-def agree_on_kernel(world: World) -> Kernel:
-    """Return a kernel that computes the same bits on every rank. Collective.
-
-    Raises:
-        RuntimeError: even the eager kernels differ, so the ranks' torch versions or processors do.
-    """
-    for prefer in ("native" if world.device.type == "cpu" else "triton", "eager"):
-        kernel = choose_kernel(prefer)
-        fingerprints: list[str] = [""] * world.size
-        dist.all_gather_object(fingerprints, kernel.fingerprint, group=world.control)
-        if len(set(fingerprints)) == 1:
-            return kernel
-        log.warning("exchange.kernels_differ", kernel=kernel.name, fingerprints=fingerprints)
-    raise RuntimeError(
-        f"expected the codec to compute the same bits on every rank, got fingerprints {fingerprints}: "
-        "run the same torch on the same kind of processor, or set compression mode Off"
-    )
-
-
 def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, listens: bool) -> StepBoundary:
     world = setting.world
     own = seams.neighbours_of(world)
@@ -305,49 +212,3 @@ def _boundary(setting: Setting, policy: Policy, plan: CodecPlan, *, rate: int, l
         lag=1 if world.degrees.pipefusion > 1 else 0,
         reads_later=1 if world.degrees.is_stale else 0,
     )
-
-
-def _measure(traffic: Traffic, dtype: torch.dtype, kernel: Kernel, bases: Bases | None) -> list[RungCost]:
-    """Time every rung on the shape that most values travel in; of the transform rungs three, and between them lines."""
-    if not traffic.flows:
-        return []
-    flow = max(traffic.flows, key=lambda flow: flow.values)
-    ladder: tuple[Rung, ...] = LADDER
-    basis = None
-    if bases is not None and flow.exchange in ATTENTION:
-        basis = bases.example(flow.role)
-        ladder = (*LADDER, *_TIMED)
-    costs = list(measure_ladder(kernel, flow.rows, flow.channels, dtype, ladder=ladder, basis=basis))
-    return costs if basis is None else [*costs, *_between(costs)]
-
-
-def _between(costs: list[RungCost]) -> list[RungCost]:
-    """Costs of the transform rungs that were not timed, from their timed neighbours."""
-    timed = sorted((cost for cost in costs if isinstance(cost.rung, TransformRung)), key=lambda c: c.rung.millibits)
-    made = []
-    for rung in TRANSFORMS:
-        for low, high in pairwise(timed):
-            if low.rung.millibits < rung.millibits < high.rung.millibits:
-                share = (rung.millibits - low.rung.millibits) / (high.rung.millibits - low.rung.millibits)
-                seconds = (
-                    (1 - share) * before + share * after
-                    for before, after in (
-                        (low.encode_seconds_per_value, high.encode_seconds_per_value),
-                        (low.decode_seconds_per_value, high.decode_seconds_per_value),
-                    )
-                )
-                made.append(RungCost(rung, rung.millibits, *seconds))
-    return made
-
-
-def _ladder(costs: list[RungCost], table: RateTable) -> tuple[RungFacts, ...]:
-    by_rung = {cost.rung: cost for cost in costs}
-    ladder = []
-    for rung, millibits in table.choices:
-        cost = None if rung is None else by_rung.get(rung)
-        if rung is None:
-            ladder.append(RungFacts("off", millibits, 0.0, 0.0, 0.0))
-        elif cost is not None:
-            encode, decode = cost.encode_seconds_per_value, cost.decode_seconds_per_value
-            ladder.append(RungFacts(rung.name, millibits, encode, decode, rung.distortion))
-    return tuple(ladder)
