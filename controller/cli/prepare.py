@@ -11,21 +11,26 @@ from pathlib import Path
 
 from google.protobuf import json_format
 
+from thinwire.controller.cli.manifest import here
 from thinwire.controller.local.files import RunFile, StateFolder
 from thinwire.controller.manifest.job import CompressionMode, DiffusionJob
 from thinwire.controller.manifest.run_spec import run_spec
-from thinwire.controller.planner import plan_job
+from thinwire.controller.planner import JobPlan, plan_job
 from thinwire.controller.planner.announce import plan_message
+from thinwire.controller.planner.layout import layout_of
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import EmulatedLinkPhase
-from thinwire.proto.thinwire.v1alpha1.status_pb2 import JobPlan
 
 SINGLE_MODULE = "thinwire.runtime.single"
 
 
 def run_file(
-    job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPhase], calibration: Path | None = None
+    job: DiffusionJob,
+    planned: JobPlan,
+    output: Path,
+    link: Sequence[EmulatedLinkPhase],
+    calibration: Path | None = None,
 ) -> RunFile:
-    """The job itself, in `output` (absolute)."""
+    """The job itself, as it is planned here, in `output` (absolute)."""
     state = StateFolder(output)
     first = max(state.attempts(), default=0) + 1
     spec = run_spec(job, attempt=first, output_dir=output, emulated_link=link)
@@ -43,23 +48,19 @@ def run_file(
         run_spec=json_format.MessageToDict(spec, preserving_proto_field_name=True),
         torchrun=[sys.executable, "-m", "torch.distributed.run"],
         ranks_on_cpu=job.accelerator == "cpu",
-        plan=json_format.MessageToDict(_plan(job), preserving_proto_field_name=True),
+        plan=json_format.MessageToDict(plan_message(here(job), planned), preserving_proto_field_name=True),
     )
 
 
 def uncompressed(job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPhase]) -> RunFile:
     """The same pictures on the same ranks over the same link with upstream's own exchange."""
     off = replace(job.compression, mode=CompressionMode.OFF)
-    return run_file(replace(job, name=f"{job.name}-uncompressed", compression=off), output, link)
+    uncoded = replace(job, name=f"{job.name}-uncompressed", compression=off)
+    return run_file(uncoded, plan_job(here(uncoded)), output, link)
 
 
 def single(job: DiffusionJob, output: Path) -> RunFile:
     """The same pictures by plain diffusers in one process, which has no link."""
-    alone = run_file(replace(job, name=f"{job.name}-single"), output, ())
+    named = replace(job, name=f"{job.name}-single")
+    alone = run_file(named, JobPlan(layout_of(here(named)), ()), output, ())
     return replace(alone, ranks=1, rank_module=SINGLE_MODULE, plan={})
-
-
-def _plan(job: DiffusionJob) -> JobPlan:
-    """What the job does here, where one machine has all its ranks."""
-    here = replace(job, gpus_per_pod=job.gpus)
-    return plan_message(here, plan_job(here))

@@ -46,10 +46,10 @@ def run(
     if not 0 <= port <= 65535:
         raise Refused(f"--port: expected 0 to 65535, got {port}; name another")
     output = (output or Path(f"{file.stem}-pictures")).absolute()
-    job = runnable_job(file, output)
+    job, planned = runnable_job(file, output)
     console = plain_console()
     with Stop().listening() as stop, locked(StateFolder(output).lock):
-        outcome = _supervised(console, output, run_file(job, output, link, calibration), port, stop)
+        outcome = _supervised(console, output, run_file(job, planned, output, link, calibration), port, stop)
         compared = others(job, output, link) if compare and outcome.exit_code == 0 else ()
         last_output = output
         for other in compared:

@@ -119,13 +119,17 @@ FAMILIES = (
 NOT_RUN = {
     "QwenImagePipeline": (
         "its text is as long as each prompt, and xfuser pads it to a multiple of the ranks with tokens that attention "
-        "sees"
+        "sees: exact where the ranks divide a prompt's length, wrong in the third digit elsewhere"
     ),
     "ZImagePipeline": (
-        "its image, its caption and both together are exchanged in three kinds of layers, each with tokens of its own"
+        "its image, its caption and both together are exchanged in three kinds of layers, each with tokens of its own, "
+        "and a run here announces layers that are alike"
     ),
     "LTXPipeline": "xfuser has no transformer for it, only for LTX-2",
-    "LTX2Pipeline": "it makes a video with sound, and the sound is a second sequence with an exchange of its own",
+    "LTX2Pipeline": (
+        "it makes a video with sound: what sound and picture see of each other is gathered beside the exchange that is "
+        "coded and counted here, and sound has no place in the output"
+    ),
 }
 """Pipelines of newer families that thinwire does not run, and why."""
 

@@ -17,6 +17,7 @@ from thinwire.controller.cli.main import main
 from thinwire.controller.cli.prepare import run_file, single, uncompressed
 from thinwire.controller.local.files import StateFolder
 from thinwire.controller.manifest.job import DiffusionJob
+from thinwire.controller.planner import plan_job
 
 EXAMPLE = Path(__file__).parents[3] / "examples/emoji.yaml"
 
@@ -148,11 +149,11 @@ def job() -> DiffusionJob:
 
 def test_a_run_counts_its_attempts_on_from_those_of_the_folder(job: DiffusionJob, tmp_path: Path):
     (StateFolder(tmp_path).attempt(3)).mkdir(parents=True)
-    assert run_file(job, tmp_path, ()).first_attempt == 4
+    assert run_file(job, plan_job(job), tmp_path, ()).first_attempt == 4
 
 
 def test_the_runs_to_compare_with_differ_in_nothing_but_the_way(job: DiffusionJob, tmp_path: Path):
-    own, off, alone = run_file(job, tmp_path, ()), uncompressed(job, tmp_path, ()), single(job, tmp_path)
+    own, off, alone = run_file(job, plan_job(job), tmp_path, ()), uncompressed(job, tmp_path, ()), single(job, tmp_path)
     assert own.run_spec["generation"] == off.run_spec["generation"] == alone.run_spec["generation"]
     assert off.run_spec["compression"]["mode"] == "COMPRESSION_MODE_OFF"
     assert (own.ranks, off.ranks, alone.ranks) == (4, 4, 1)
