@@ -59,13 +59,14 @@ class ThinwireCodec:
     ) -> MakeCodec:
         def make(stream: StreamId, rows: int, channels: int) -> ThinwireCodec:
             place = (stream.layer, stream.role)
-            options = {"kernel": kernel, "order": order, "base_format": base_format}
-            basis = bases[place] if bases is not None else None
-            ends = (
-                end(stream, rows, channels, torch.float32, basis=basis, **options)  # type: ignore[arg-type]
-                for end in (StreamEncoder, StreamDecoder)
+            opened: dict[str, Any] = {"kernel": kernel, "order": order, "base_format": base_format}
+            opened["basis"] = bases[place] if bases is not None else None
+            return cls(
+                StreamEncoder(stream, rows, channels, torch.float32, **opened),
+                StreamDecoder(stream, rows, channels, torch.float32, **opened),
+                (allocated or {}).get(place, rung),
+                key_rung,
             )
-            return cls(*ends, (allocated or {}).get(place, rung), key_rung)  # type: ignore[arg-type]
 
         return make
 

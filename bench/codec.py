@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -108,9 +109,9 @@ def measure(kernel: Kernel, rung: Rung, rows: int, channels: int, dtype: torch.d
     tensors = made_up_tensors(basis, rows, dtype, 4)
     encoder = StreamEncoder(STREAM, rows, channels, dtype, kernel=kernel, basis=basis)
     decoder = StreamDecoder(STREAM, rows, channels, dtype, kernel=kernel, basis=basis)
-    frames = []
+    frames: list[Callable[[], object]] = []
     for step, x in enumerate(tensors):
-        said = {"rung": RAW if step == 0 else rung, "epoch": 0, "step": step, "key_frame": step == 0}
+        said: dict[str, Any] = {"rung": RAW if step == 0 else rung, "epoch": 0, "step": step, "key_frame": step == 0}
         frame = encoder.encode(x, **said).frame
         frames.append(partial(decoder.decode, frame.clone(), **said))
     encode = partial(encoder.encode, tensors[0], rung=rung, epoch=0, step=9, out=frame)

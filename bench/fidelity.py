@@ -20,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import flip_evaluator
 import numpy as np
@@ -246,7 +247,7 @@ def _flip(plain: np.ndarray, coded: np.ndarray) -> float:
     return float(flip_evaluator.evaluate(*pictures, "LDR", applyMagma=False)[1])
 
 
-def _pipeline(model: str) -> object:
+def _pipeline(model: str) -> Any:
     from diffusers import StableDiffusion3Pipeline
 
     folder = Path(model)
@@ -257,19 +258,17 @@ def _pipeline(model: str) -> object:
     return pipeline
 
 
-def _image_tokens(pipeline: object, pixels: int) -> int:
-    side = pixels // pipeline.vae_scale_factor // pipeline.transformer.config.patch_size  # type: ignore[attr-defined]
+def _image_tokens(pipeline: Any, pixels: int) -> int:
+    side: int = pixels // pipeline.vae_scale_factor // pipeline.transformer.config.patch_size
     return side * side
 
 
-def _sample(pipeline: object, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
+def _sample(pipeline: Any, setting: Setting, prompt: str, seed: int, attention: CodedAttention | None) -> np.ndarray:
     """The picture as [height, width, 3] float in [0, 1], not rounded."""
-    length = pipeline.tokenizer.model_max_length  # type: ignore[attr-defined]
-    positive, negative, pooled, negative_pooled = pipeline.encode_prompt(  # type: ignore[attr-defined]
-        prompt, None, None, max_sequence_length=length
-    )
+    length = pipeline.tokenizer.model_max_length
+    positive, negative, pooled, negative_pooled = pipeline.encode_prompt(prompt, None, None, max_sequence_length=length)
     with attention or contextlib.nullcontext():
-        images = pipeline(  # type: ignore[operator]
+        images = pipeline(
             prompt_embeds=positive,
             negative_prompt_embeds=negative,
             pooled_prompt_embeds=pooled,

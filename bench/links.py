@@ -1,9 +1,10 @@
 """Every way of making one picture over really shaped links: time and fidelity at bandwidths that are thin for it.
 
 Each rank is in its own network namespace behind a token bucket, two ranks with one thread each on two cores: more would
-wait for processors instead of links. Every run is forked from one warm process, joins its peers, makes connections and
-takes its first steps before anything is timed; variants take turns. The result file grows run by run: the same command
-goes on where the last one stopped. Needs root.
+wait for processors instead of links. Ranks are forked from one warm process, join their peers, make connections and
+take their first steps before anything is timed; variants of one kind follow each other in the same ranks, and kinds
+take turns. The result file grows run by run: the same command goes on where the last one stopped. What fails
+is noted with its cause and does not stop the rest. Needs root.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from rich.console import Console
 
 from bench.in_box import in_box_model
 from bench.sweep import plot, table
-from bench.sweep.plan import RATIOS, Layout, Planned, expected_seconds, planned_runs
+from bench.sweep.plan import RATIOS, Layout, Planned, expected_seconds, in_sessions, planned_runs
 from bench.sweep.result import ResultFile
-from bench.sweep.run import Made, Setting, make_alone, make_together
+from bench.sweep.run import Made, Setting, Task, make_alone, make_together
 from bench.sweep.variants import OFF, ONE_PROCESS, QUICK, VARIANTS, Kind
-from tests.harness.ranks import run_ranks
+from tests.harness.ranks import RankError, run_ranks
 from tests.netlab.kernel import NetlabError
 from tests.netlab.lab import Lab
 
@@ -40,7 +41,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--turns", type=int, default=5, help="runs of every variant at every ratio")
     parser.add_argument("--first-turn", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=0.0, help="begin no run that would end later; 0 for no limit")
-    parser.add_argument("--calibration", type=Path, default=None, help="what transform rungs need; default: none")
+    parser.add_argument(
+        "--calibration", type=Path, default=None, help="what transform rungs need; default: the model's"
+    )
+    parser.add_argument("--again", action="store_true", help="make what has failed again")
     parser.add_argument("--quick", action="store_true", help="two ratios, four variants, one turn: under 5 minutes")
     parser.add_argument("--output", type=Path, default=Path("links.json"), help="raw figures; taken up again if there")
     parser.add_argument("--plots", type=Path, default=None, help="folder for links.png and links-front.png")
@@ -50,13 +54,16 @@ def main(arguments: list[str]) -> int:
     names = [variant.name for variant in QUICK] if args.quick else list(filter(None, args.variants.split(",")))
     if unknown := [name for name in names if name not in known]:
         parser.error(f"--variants: expected some of {', '.join(known)}, got {unknown[0]!r}")
+    setting = _setting(args.calibration)
     variants = [known[name] for name in names] or [
-        variant for variant in VARIANTS if args.calibration or "transform" not in variant.rung
+        variant for variant in VARIANTS if setting.is_calibrated or "transform" not in variant.rung
     ]
     ratios = [2.0, 18.0] if args.quick else [float(ratio) for ratio in args.ratios.split(",")]
     turns = range(args.first_turn, args.first_turn + (1 if args.quick else args.turns))
     os.environ["OMP_NUM_THREADS"] = "1"
-    result = ResultFile.taken_up(args.output, _setting(args.calibration))
+    result = ResultFile.taken_up(args.output, setting)
+    if args.again:
+        result.forget_failures()
     planned = planned_runs(variants, ratios, turns)
     try:
         with Lab(NODES) as lab:
@@ -100,49 +107,73 @@ def _run_all(lab: Lab, result: ResultFile, planned: list[Planned], seconds: floa
     )
     missing = [run for run in planned if not result.has(run)]
     console.print(f"{len(planned) - len(missing)} of {len(planned)} runs are there already")
-    for number, run in enumerate(missing):
-        left = sum(expected_seconds(later, layout, result.setting.steps) for later in missing[number:])
-        spent = time.monotonic() - began
-        if seconds and spent + expected_seconds(run, layout, result.setting.steps) > seconds:
-            console.print(f"stopped after {spent:.0f} s, {len(missing) - number} runs left; run the same command again")
+    sessions = in_sessions(missing, layout, result.setting.steps)
+    expected = [expected_seconds(session, layout, result.setting.steps) for session in sessions]
+    for number, session in enumerate(sessions):
+        spent, foreseen = time.monotonic() - began, sum(expected[:number])
+        pace = spent / foreseen if foreseen else 1.0
+        if seconds and spent + pace * expected[number] > seconds:
+            left = sum(map(len, sessions[number:]))
+            console.print(f"stopped after {spent:.0f} s, {left} runs left; run the same command again")
             return
-        told = result.keep(run, *_made(lab, result, run, layout))
-        console.print(f"[{number + 1}/{len(missing)}, about {left / 60:.1f} min left] {table.one_line(told)}")
+        minutes = pace * sum(expected[number:]) / 60
+        console.print(f"[{number + 1}/{len(sessions)}, about {minutes:.1f} min left]", highlight=False)
+        _run_session(lab, result, session, layout, console)
+
+
+def _run_session(lab: Lab, result: ResultFile, session: list[Planned], layout: Layout, console: Console) -> None:
+    """Make the runs of a session; if that fails, each of them alone, and what fails then is noted with its cause."""
+    try:
+        made, passed = _made(lab, result, session, layout)
+    except (RankError, NetlabError) as error:
+        if len(session) > 1:
+            console.print("  failed together, each alone now")
+            for run in session:
+                _run_session(lab, result, [run], layout, console)
+            return
+        (run,) = session
+        result.keep_failure(run, str(error))
+        console.print(f"  ratio {run.ratio:g}, {run.variant.name}: failed: {str(error).splitlines()[-1]}", markup=False)
+        return
+    for run, one in zip(session, made, strict=True):
+        console.print(f"  {table.one_line(result.keep(run, one, passed))}", highlight=False)
 
 
 def _measured(lab: Lab, setting: Setting) -> Layout:
-    names = [lab.namespace(node) for node in range(lab.nodes)]
-    made: Made = run_ranks(NODES, make_together, setting, OFF, 0, names, local_world_size=1, timeout_seconds=300)[0]
-    (picture,) = made.pictures
+    tasks = [Task(OFF, 0, setting.steps)]
+    made: list[Made] = run_ranks(NODES, make_together, setting, lab, tasks, 0, local_world_size=1, timeout_seconds=300)[
+        0
+    ]
+    (picture,) = made[0].pictures
     return Layout(picture.compute_seconds, picture.bytes_per_step)
 
 
-def _made(lab: Lab, result: ResultFile, run: Planned, layout: Layout) -> tuple[Made, int]:
-    """Make one run's pictures; returns them and the bytes that the interfaces sent meanwhile."""
-    setting, variant = result.setting, run.variant
-    timeout_seconds = max(_LEAST_TIMEOUT_SECONDS, _PATIENCE * expected_seconds(run, layout, setting.steps))
+def _made(lab: Lab, result: ResultFile, session: list[Planned], layout: Layout) -> tuple[list[Made], int]:
+    """Make one session's pictures; returns them, run by run, and the bytes that the interfaces sent meanwhile."""
+    setting, run, variant = result.setting, session[0], session[0].variant
+    timeout_seconds = max(_LEAST_TIMEOUT_SECONDS, _PATIENCE * expected_seconds(session, layout, setting.steps))
     if variant.kind is Kind.ONE_PROCESS:
-        made: Made = run_ranks(1, make_alone, setting, variant, run.turn, timeout_seconds=timeout_seconds)[0]
-        return made, 0
+        alone: Made = run_ranks(1, make_alone, setting, variant, run.turn, timeout_seconds=timeout_seconds)[0]
+        return [alone], 0
     for turn in {(run.turn - back) % len(setting.prompts) for back in range(variant.pictures)}:
         if not result.has_reference(turn):
             alone = run_ranks(1, make_alone, setting, ONE_PROCESS, turn, timeout_seconds=timeout_seconds)[0]
             result.keep_reference(turn, alone.pixels[0])
-    lab.shape_all(layout.bits_per_second(run.ratio))
-    names = [lab.namespace(node) for node in range(lab.nodes)]
+    lab.shape_all(0)
+    tasks = [Task(one.variant, layout.bits_per_second(one.ratio), one.made_steps(setting.steps)) for one in session]
     before = [lab.counters(node) for node in range(lab.nodes)]
     first = run.turn - variant.pictures + 1
-    made = run_ranks(
+    made: list[Made] = run_ranks(
         variant.ranks,
         make_together,
         setting,
-        variant,
+        lab,
+        tasks,
         first,
-        names,
         local_world_size=1,
         timeout_seconds=timeout_seconds,
     )[0]
-    counted = sum(picture.sent_bytes for picture in made.pictures)
+    counted = sum(picture.sent_bytes for one in made for picture in one.pictures)
     return made, lab.require_passed(before, counted, variant.name)
 
 

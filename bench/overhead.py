@@ -63,8 +63,8 @@ def main(arguments: list[str]) -> int:
     console.print(_table(plain_seconds, off_seconds, shares))
     if args.output is not None:
         args.output.parent.mkdir(parents=True, exist_ok=True)
-        result = {"about": about(), "plain_seconds": plain_seconds, "off_seconds": off_seconds}
-        result["codec"] = [asdict(share) for share in shares]  # type: ignore[assignment]
+        result: dict[str, Any] = {"about": about(), "plain_seconds": plain_seconds, "off_seconds": off_seconds}
+        result["codec"] = [asdict(share) for share in shares]
         args.output.write_text(json.dumps(result, indent=1) + "\n")
     return 0
 
@@ -112,7 +112,7 @@ def time_codec(launch: Launch, spec: pb.RunSpec, millibits: int) -> CodecShare |
     return CodecShare(millibits, codec, sum(facts.compute_seconds for facts in coded))
 
 
-def _spec(model: str | None, mode: pb.CompressionMode, millibits: int) -> pb.RunSpec:
+def _spec(model: str | None, mode: pb.CompressionMode.ValueType, millibits: int) -> pb.RunSpec:
 
     path = model or in_box_model()
     prompts = [pb.Prompt(name=name, prompt=name, seed=1) for name in ("rocket", "pizza")]

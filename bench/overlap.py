@@ -70,9 +70,11 @@ def main(arguments: list[str]) -> int:
     args = parser.parse_args(arguments)
     os.environ["OMP_NUM_THREADS"] = "1"
     console = Console()
-    told = json.loads(args.output.read_text()) if args.output.exists() else {"setting": _setting(), "runs": []}
+    told: dict[str, Any] = (
+        json.loads(args.output.read_text()) if args.output.exists() else {"setting": _setting(), "runs": []}
+    )
     done = {_key(run) for run in told["runs"]}
-    planned = [
+    planned: list[dict[str, Any]] = [
         {"strategy": strategy, "rate": rate, "megabits": megabits, "turn": turn}
         for turn in range(args.turns)
         for megabits in MEGABITS
@@ -149,7 +151,7 @@ def make(launch: Launch, spec: pb.RunSpec, namespaces: list[str]) -> Made | None
     steps = hooks.steps[FIRST_STEPS:]
 
     def middle(figure: str) -> float:
-        return median(sum(getattr(window, figure) for window in facts.windows) for facts in steps)
+        return float(median(sum(getattr(window, figure) for window in facts.windows) for facts in steps))
 
     return Made(
         median(facts.step_seconds for facts in steps),
@@ -161,7 +163,7 @@ def make(launch: Launch, spec: pb.RunSpec, namespaces: list[str]) -> Made | None
     )
 
 
-def _spec(degrees: dict[str, int], millibits: int, turn: int) -> pb.RunSpec:
+def _spec(degrees: dict[str, Any], millibits: int, turn: int) -> pb.RunSpec:
     return pb.RunSpec(
         job_name="overlap",
         attempt=1,

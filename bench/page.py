@@ -289,7 +289,7 @@ def _flip(rows: list[dict[str, Any]]) -> str:
 
 
 def _bits(result: dict[str, Any], kind: tuple[str, int]) -> float:
-    return median(picture["coded_bits_per_value"] for picture in _rows(result, kind))
+    return float(median(picture["coded_bits_per_value"] for picture in _rows(result, kind)))
 
 
 def _provenance(result: dict[str, Any]) -> str:

@@ -95,7 +95,8 @@ def live(launch: Launch, written: bytes, pictures: int) -> list[float]:
 def step_seconds(job: DiffusionJob, megabits: int | None, pictures: int) -> list[float]:
     link = [] if megabits is None else [EmulatedLinkPhase(bits_per_second=megabits * 10**6)]
     spec = run_spec(job, attempt=1, output_dir=Path("/nowhere"), emulated_link=link)
-    return run_ranks(job.gpus, live, spec.SerializeToString(), pictures, timeout_seconds=300)[0]
+    seconds: list[float] = run_ranks(job.gpus, live, spec.SerializeToString(), pictures, timeout_seconds=300)[0]
+    return seconds
 
 
 def machine_of(facts: ModelFacts, alone_seconds: float, fixed_seconds: float, megabits: int, steps: int) -> Machine:

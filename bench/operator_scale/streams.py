@@ -54,7 +54,7 @@ class Fleet:
         await asyncio.sleep(randomly.random())
         pause = 0.1
         while True:
-            call = stub.Report()
+            call = stub.Report()  # type: ignore[call-arg]  # written to later, which the stubs do not know
             hearing = asyncio.create_task(self._hear(call))
             is_open = False
             try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from thinwire.controller.policy import tuner
 from thinwire.controller.policy.reports import Limits, Rung, Step, Window
@@ -194,7 +195,7 @@ class Job:
         self._in_force = dict(directive.rates)
 
 
-def limits(**changed: int | bool) -> Limits:
+def limits(**changed: Any) -> Limits:
     """What most jobs are allowed here."""
     usual = Limits(
         adaptive=True,

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from itertools import product
 
 from bench.simulator.job import LADDER, Link, Traffic, price
+from thinwire.controller.policy.law import AS_SHORT
 from thinwire.controller.policy.reports import Rung
-
-AS_SHORT = 1.02
 
 
 def best_rates(

@@ -24,15 +24,18 @@ class ResultFile:
     setting: Setting
     told: dict[str, Any]
     references: dict[int, Pixels] = field(default_factory=dict)
+    commit: str = field(default_factory=lambda: about()["commit"])
 
     @classmethod
     def taken_up(cls, path: Path, setting: Setting) -> ResultFile:
         """Read the file if there is one, else begin it. Raises ValueError for one of another setting."""
-        plain = asdict(setting) | {"model": "emoji", "calibration": bool(setting.calibration)}
+        plain = asdict(setting) | {"model": "emoji", "calibration": setting.is_calibrated}
         plain["prompts"] = list(setting.prompts)
         if not path.exists():
-            return cls(path, setting, {"about": about(), "setting": plain, "layout": None, "runs": []})
+            told: dict[str, Any] = {"about": about(), "setting": plain, "layout": None, "runs": [], "failures": []}
+            return cls(path, setting, told)
         told = json.loads(path.read_text())
+        told.setdefault("failures", [])
         if told["setting"] != plain:
             raise ValueError(f"{path}: expected results of this setting, got another's; name another --output")
         file = cls(path, setting, told)
@@ -52,11 +55,18 @@ class ResultFile:
         self._write()
 
     def has(self, run: Planned) -> bool:
-        """Return whether a run is there already."""
-        return any(
-            (told["variant"], told["ratio"], told["turn"]) == (run.variant.name, run.ratio, run.turn)
-            for told in self.told["runs"]
-        )
+        """Return whether a run is there already, or has failed."""
+        return any(_is(told, run) for told in (*self.told["runs"], *self.told["failures"]))
+
+    def forget_failures(self) -> None:
+        """Have the runs that failed made again."""
+        self.told["failures"] = []
+
+    def keep_failure(self, run: Planned, cause: str) -> None:
+        """Note that a run has failed, and why."""
+        place = {"variant": run.variant.name, "ratio": run.ratio, "turn": run.turn}
+        self.told["failures"].append({**place, "cause": cause})
+        self._write()
 
     def has_reference(self, prompt: int) -> bool:
         """Return whether one process has made the picture of a prompt."""
@@ -76,7 +86,9 @@ class ResultFile:
             prompt = (run.turn - last + number) % len(self.setting.prompts)
             if run.ratio == 0.0:
                 self.keep_reference(prompt, pixels)
-            pictures.append({"prompt": prompt, **asdict(picture), **_fidelity(pixels, self.references[prompt])})
+            is_whole = run.made_steps(self.setting.steps) == self.setting.steps
+            fidelity = _fidelity(pixels, self.references[prompt]) if is_whole else {}
+            pictures.append({"prompt": prompt, **asdict(picture), **fidelity})
         layout = self.layout
         assert layout is not None
         told = {
@@ -86,7 +98,9 @@ class ResultFile:
             "ratio": run.ratio,
             "bits_per_second": layout.bits_per_second(run.ratio) if run.ratio else 0,
             "turn": run.turn,
-            "interface_bytes": interface_bytes,
+            "steps": run.made_steps(self.setting.steps),
+            "commit": self.commit,
+            "session_interface_bytes": interface_bytes,
             "pictures": pictures,
         }
         self.told["runs"].append(told)
@@ -102,6 +116,10 @@ class ResultFile:
         partial = self.path.with_suffix(".partial")
         partial.write_text(json.dumps(self.told, separators=(",", ":")) + "\n")
         partial.rename(self.path)
+
+
+def _is(told: dict[str, Any], run: Planned) -> bool:
+    return (told["variant"], told["ratio"], told["turn"]) == (run.variant.name, run.ratio, run.turn)
 
 
 def _fidelity(pixels: Pixels, reference: Pixels) -> dict[str, float | None]:

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -16,8 +17,9 @@ import torch.distributed as dist
 from bench.sweep.compactfusion_rungs import COMPACTFUSION_RUNGS
 from bench.sweep.law import LawHooks
 from bench.sweep.variants import Kind, Variant
-from tests.netlab.lab import INTERFACE
+from tests.netlab.lab import INTERFACE, Lab
 from tests.netlab.namespaces import enter
+from thinwire.compression import rung_named
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.exchange.boundary import StepBoundary
 from thinwire.runtime.exchange.rates import OFF_MILLIBITS, RateTable
@@ -44,6 +46,11 @@ class Setting:
     max_relative_error_milli: int
     prompts: tuple[str, ...]
     first_seed: int
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether there are transform rungs: a calibration was named, or the model brings its own."""
+        return bool(self.calibration) or (Path(self.model) / "calibration.safetensors").exists()
 
     def spec(self, variant: Variant, first_prompt: int = 0) -> pb.RunSpec:
         """Return the job of a variant that begins with a prompt of that number."""
@@ -113,10 +120,19 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What rank 0 hands back: figures and pixels, picture by picture; and what all ranks sent since they met."""
+    """What rank 0 hands back of one variant: figures and pixels, picture by picture."""
 
     pictures: tuple[Picture, ...]
     pixels: tuple[Pixels, ...] = field(default_factory=tuple)
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One variant's pictures over links of one rate; fewer `steps` than a whole picture has tell no fidelity."""
+
+    variant: Variant
+    bits_per_second: int
+    steps: int
 
 
 def make_alone(launch: Launch, setting: Setting, variant: Variant, first_prompt: int) -> Made:
@@ -140,36 +156,56 @@ def make_alone(launch: Launch, setting: Setting, variant: Variant, first_prompt:
 
 
 def make_together(
-    launch: Launch, setting: Setting, variant: Variant, first_prompt: int, namespaces: Sequence[str]
-) -> Made:
-    """Make the pictures with the other ranks, each in its own namespace. Collective."""
-    if namespaces:
-        enter(namespaces[launch.rank])
-        os.environ["GLOO_SOCKET_IFNAME"] = INTERFACE
+    launch: Launch,
+    setting: Setting,
+    lab: Lab,
+    tasks: Sequence[Task],
+    first_prompt: int,
+) -> list[Made]:
+    """Make the pictures with the other ranks, each in its own namespace: one task of a session after the other.
+
+    Collective.
+    """
+    enter(lab.namespace(launch.rank))
+    os.environ["GLOO_SOCKET_IFNAME"] = INTERFACE
     _prepare()
-    spec = setting.spec(variant, first_prompt)
-    hooks = LawHooks(spec) if variant.adaptive else RecordingHooks()
+    spec = setting.spec(tasks[0].variant, first_prompt)
+    hooks = LawHooks(spec) if tasks[0].variant.adaptive else RecordingHooks()
     session = Session.open(spec, hooks, launch)
-    pictures, pixels = [], []
+    all_made = []
     try:
-        _command(session, variant)
         if isinstance(hooks, LawHooks):
             hooks.begin(session.describe())
         else:
-            _warm_up(session, spec)
-        for number, prompt in enumerate(spec.generation.prompts):
-            hooks.steps.clear()
-            sent_before = _sent_bytes(session)
-            dist.barrier()
-            began = time.perf_counter()
-            made = session.generate_pixels([prompt], first_job_step=number * setting.steps)
-            dist.barrier()
-            seconds = time.perf_counter() - began
-            if made:
-                pixels.extend(made)
-                pictures.append(_picture(seconds, hooks, _sent_bytes(session) - sent_before, launch.world_size))
+            _command(session, tasks[0].variant)
+            _pixels_in(session, spec.generation.prompts[0], WARM_UP_STEPS, 0)
+        for task in tasks:
+            _command(session, task.variant)
+            dist.barrier(group=session.world.control)
+            if launch.rank == 0:
+                lab.shape_all(task.bits_per_second)
+            all_made.append(_made(session, hooks, spec.generation.prompts, task.steps, setting.steps))
     finally:
         session.close()
+    return all_made
+
+
+def _made(
+    session: Session, hooks: RecordingHooks | LawHooks, prompts: Sequence[pb.Prompt], made_steps: int, whole: int
+) -> Made:
+    pictures, pixels = [], []
+    for number, prompt in enumerate(prompts):
+        hooks.steps.clear()
+        sent_before = _sent_bytes(session)
+        dist.barrier(group=session.world.control)
+        began = time.perf_counter()
+        made = _pixels_in(session, prompt, made_steps, number * whole)
+        dist.barrier(group=session.world.control)
+        seconds = time.perf_counter() - began
+        if made:
+            pixels.extend(made)
+            picture = _picture(seconds, hooks, _sent_bytes(session) - sent_before, session.world.size)
+            pictures.append(replace(picture, seconds=seconds + (whole - made_steps) * picture.step_seconds))
     return Made(tuple(pictures), tuple(pixels))
 
 
@@ -178,12 +214,12 @@ def _prepare() -> None:
     torch.set_num_threads(1)
 
 
-def _warm_up(session: Session, spec: pb.RunSpec) -> None:
-    """Make connections, and whatever libraries make at first use, before anything is timed."""
-    short = pb.Generation()
-    short.CopyFrom(spec.generation)
-    short.steps = WARM_UP_STEPS
-    replace(session, generation=short).generate_pixels(spec.generation.prompts[:1], first_job_step=0)
+def _pixels_in(session: Session, prompt: pb.Prompt, steps: int, first_job_step: int) -> list[Pixels]:
+    """Make a picture in so many steps. A short one first makes connections, and what libraries make at first use."""
+    generation = pb.Generation()
+    generation.CopyFrom(session.generation)
+    generation.steps = steps
+    return replace(session, generation=generation).generate_pixels([prompt], first_job_step=first_job_step)
 
 
 def _command(session: Session, variant: Variant) -> None:
@@ -192,22 +228,21 @@ def _command(session: Session, variant: Variant) -> None:
     steps = session.exchange.steps
     if not variant.rung or not isinstance(steps, StepBoundary):
         return
-    table = steps.policy.table
+    dtype, table = session.model.dtype, steps.policy.table
     if variant.kind is Kind.COMPACTFUSION:
-        rungs = [rung for rung in COMPACTFUSION_RUNGS if rung.name == variant.rung]
-        dtype = session.model.dtype
-        prices = [(rung, session.traffic.millibits(rung, dtype)) for rung in rungs]
-        table = RateTable(((None, session.traffic.millibits(None, dtype)), *prices))
+        rung = next(rung for rung in COMPACTFUSION_RUNGS if rung.name == variant.rung)
+        off, millibits = session.traffic.millibits(None, dtype), session.traffic.millibits(rung, dtype)
+        table = RateTable(((None, off), (rung, millibits)))
         steps.streams.plan = replace(steps.streams.plan, coded_key_frames=False)
+    else:
+        # By its price: where PipeFusion's hidden states bear no basis, rungs that are coded alike share one.
+        named = None if variant.rung == "off" else rung_named(variant.rung)
+        millibits = session.traffic.millibits(named, dtype)
+        if millibits not in [price for _, price in table.choices]:
+            choices = ", ".join(f"{rung.name if rung else 'off'} {price}" for rung, price in table.choices)
+            raise ValueError(f"{variant.name}: expected a rung of {choices} millibits, got {variant.rung} {millibits}")
     steps.policy = replace(steps.policy, table=table)
-    millibits = next(
-        price for rung, price in table.choices if (variant.rung if rung is not None else "off") == _name(rung, variant)
-    )
     steps.state = replace(steps.state, rates=dict.fromkeys(steps.state.rates, millibits))
-
-
-def _name(rung: Any, variant: Variant) -> str:
-    return "off" if rung is None and variant.rung == "off" else getattr(rung, "name", "")
 
 
 def _sent_bytes(session: Session) -> int:

@@ -34,7 +34,7 @@ class Cell:
 def cells(told: dict[str, Any]) -> list[Cell]:
     """Return a cell for every variant and ratio that has run, in the order of their first runs."""
     keys = dict.fromkeys((run["variant"], run["ratio"]) for run in told["runs"])
-    return [_cell(*key, [run for run in told["runs"] if (run["variant"], run["ratio"]) == key]) for key in keys]
+    return [_cell(*key, told["runs"]) for key in keys]
 
 
 def cell_of(found: list[Cell], variant: str, ratio: float) -> Cell | None:
@@ -89,7 +89,9 @@ def rich_table(told: dict[str, Any]) -> Table:
 def one_line(run: dict[str, Any]) -> str:
     """Return what one run has shown."""
     last = run["pictures"][-1]
-    psnr = "same" if last["psnr_db"] is None else f"{last['psnr_db']:.1f} dB"
+    psnr = f"{run['steps']} steps only"
+    if "psnr_db" in last:
+        psnr = "same" if last["psnr_db"] is None else f"{last['psnr_db']:.1f} dB"
     seconds = ", ".join(f"{picture['seconds']:.2f}" for picture in run["pictures"])
     rates = sorted(set(last["rates"]))
     return (
@@ -99,10 +101,12 @@ def one_line(run: dict[str, Any]) -> str:
     )
 
 
-def _cell(variant: str, ratio: float, runs: list[dict[str, Any]]) -> Cell:
+def _cell(variant: str, ratio: float, all_runs: list[dict[str, Any]]) -> Cell:
+    runs = [run for run in all_runs if (run["variant"], run["ratio"]) == (variant, ratio)]
     last = [run["pictures"][-1] for run in runs]
     seconds = sorted(picture["seconds"] for picture in last)
-    psnr = [EXACT_DB if picture["psnr_db"] is None else picture["psnr_db"] for picture in last]
+    seen = _compared(variant, last, all_runs)
+    psnr = [EXACT_DB if picture["psnr_db"] is None else picture["psnr_db"] for picture in seen]
 
     def middle(figure: str) -> float:
         return float(median(picture[figure] for picture in last))
@@ -117,7 +121,19 @@ def _cell(variant: str, ratio: float, runs: list[dict[str, Any]]) -> Cell:
         compute_seconds=middle("compute_seconds"),
         codec_seconds=middle("codec_seconds"),
         bytes_per_step=middle("bytes_per_step"),
-        psnr_db=median(psnr),
-        least_psnr_db=min(psnr),
-        ssim=middle("ssim"),
+        psnr_db=median(psnr) if psnr else float("nan"),
+        least_psnr_db=min(psnr, default=float("nan")),
+        ssim=float(median(picture["ssim"] for picture in seen)) if seen else float("nan"),
     )
+
+
+def _compared(variant: str, pictures: list[dict[str, Any]], runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return pictures whose fidelity is known: where they had a few steps only, the whole ones of the same prompts.
+
+    Only variants whose values travel whole have such, and theirs are the same at every ratio.
+    """
+    if all("psnr_db" in picture for picture in pictures):
+        return pictures
+    prompts = {picture["prompt"] for picture in pictures}
+    whole = [run["pictures"][-1] for run in runs if run["variant"] == variant and "psnr_db" in run["pictures"][-1]]
+    return [picture for picture in whole if picture["prompt"] in prompts]

@@ -28,7 +28,7 @@ class Variant:
     ring: int = 1
     ulysses: int = 1
     pipefusion: int = 1
-    patch_mode: pb.PatchMode = pb.PATCH_MODE_NONE
+    patch_mode: pb.PatchMode.ValueType = pb.PATCH_MODE_NONE
     rung: str = ""
     pictures: int = 1
     """Made one after the other by the same ranks; the last is the one that counts, the others are told as well."""
@@ -37,6 +37,13 @@ class Variant:
     def ranks(self) -> int:
         """How many it takes."""
         return self.ring * self.ulysses * self.pipefusion
+
+    @property
+    def session(self) -> tuple[object, ...]:
+        """Variants with the same can be made one after the other by the same ranks; empty: by ranks of its own."""
+        if self.adaptive or self.kind is Kind.ONE_PROCESS:
+            return ()
+        return (self.kind, self.ring, self.ulysses, self.pipefusion, self.patch_mode)
 
     @property
     def adaptive(self) -> bool:
@@ -55,21 +62,29 @@ RING = Variant("xfuser ring", Kind.UPSTREAM, ring=2)
 ONE_BIT = Variant("cf-1bit", Kind.COMPACTFUSION, ring=2, rung="cf-1bit")
 ONE_PROCESS = Variant("one process", Kind.ONE_PROCESS)
 
-_COMPACTFUSION = ("cf-2bit", "cf-int4", "cf-lowrank8", "cf-lowrank16", "cf-lowrank32")
+_RUNGS = (
+    "transform-500",
+    "transform-600",
+    "transform-750",
+    "transform-1000",
+    "transform-2000",
+    "bits1",
+    "bits2",
+    "int4",
+)
+_COMPACTFUSION = ("cf-2bit", "cf-lowrank32")
 
 VARIANTS: tuple[Variant, ...] = (
     ONE_PROCESS,
     ADAPTIVE,
-    ONE_BIT,
-    *(
-        Variant(f"thinwire {rung}", Kind.THINWIRE, ring=2, rung=rung)
-        for rung in ("transform-500", "transform-1000", "bits1", "bits2", "int4", "transform-250", "int8", "ternary")
-    ),
-    *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in _COMPACTFUSION),
+    *(Variant(f"thinwire {rung}", Kind.THINWIRE, ring=2, rung=rung) for rung in _RUNGS),
     OFF,
+    ONE_BIT,
+    *(Variant(name, Kind.COMPACTFUSION, ring=2, rung=name) for name in _COMPACTFUSION),
     RING,
     Variant("xfuser Ulysses", Kind.UPSTREAM, ulysses=2),
     Variant("xfuser PipeFusion", Kind.UPSTREAM, pipefusion=2),
+    Variant("thinwire PipeFusion int4", Kind.THINWIRE, pipefusion=2, rung="int4"),
     Variant("patch all-gather", Kind.PATCHES, ring=2, patch_mode=pb.PATCH_MODE_GATHER),
     Variant("DistriFusion", Kind.PATCHES, ring=2, patch_mode=pb.PATCH_MODE_DISTRIFUSION),
 )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from tests.controller.policy.simulator import LADDER, limits
 from thinwire.controller.policy.forecast import Outlook, allowed
-from thinwire.controller.policy.law import Hysteresis, Move, Views, choose, consider
+from thinwire.controller.policy.law import AS_SHORT, Hysteresis, Move, Views, choose, consider
 from thinwire.controller.policy.reports import Rung
 
 rungs = st.lists(st.integers(500, 40_000), min_size=1, max_size=10, unique=True).map(
@@ -28,7 +28,7 @@ def test_the_choice_is_the_least_lossy_within_the_budget_or_as_short_as_any(
     if fitting:
         assert chosen == fitting[0]
     else:
-        assert compute + chosen.stall_seconds <= 1.02 * (compute + min(stalls[: len(outlooks)]))
+        assert compute + chosen.stall_seconds <= AS_SHORT * (compute + min(stalls[: len(outlooks)]))
 
 
 @given(

@@ -10,6 +10,7 @@ import pytest
 from bench.simulator.job import Delivery
 from tests.controller.policy.simulator import LADDER, OFF_MILLIBITS, Job, Link, Trace, limits, simulate
 from thinwire.controller.policy import tuner
+from thinwire.controller.policy.law import AS_SHORT
 from thinwire.controller.policy.reports import Rung, Step
 
 FAST, SLOW = Link(500e6, 2e-4), Link(50e6, 2e-4)
@@ -28,7 +29,7 @@ def oracle_millibits(link: Link, *, compute_seconds: float = 0.25, values: int =
     if fitting:
         return fitting[0].millibits
     shortest = compute_seconds + min(map(stall, useful))
-    return next(rung.millibits for rung in useful if compute_seconds + stall(rung) <= 1.02 * shortest)
+    return next(rung.millibits for rung in useful if compute_seconds + stall(rung) <= AS_SHORT * shortest)
 
 
 def steady(link: Link) -> Trace:
@@ -170,7 +171,8 @@ def test_a_rung_above_the_error_ceiling_is_left_and_not_chosen_again():
     seen = [rate(run, step) for step in range(84)]
     first = next(step for step in range(84) if seen[step] < 3000)
     assert all(millibits < 3000 for millibits in seen[first : first + 2])
-    assert all(millibits == 3200 for millibits in seen[first + 3 : first + 50])
+    assert {millibits >= 3200 for millibits in seen[first + 3 : first + 50]} == {True}
+    assert run.switches_between(first + 4, first + 50) == 0
 
 
 def test_limits_of_the_owner_hold_whatever_the_link_does():
