@@ -122,3 +122,10 @@ def test_squares_and_products_that_no_exchanges_have_are_refused():
     assert refusal_of_step(step, -1) is None
     for impossible in ({"sum_bytes_squared": 1e13}, {"sum_bytes_squared": 1.0}, {"sum_bytes_seconds": 2e4}):
         assert refusal_of_step(with_window(step, **impossible), -1) == "window inconsistent"
+
+
+@pytest.mark.parametrize("figure", ["count", "sum_bytes", "sum_seconds"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_window_of_nothing_or_less_is_refused_by_name(figure: str, value: int):
+    refusal = refusal_of_step(with_window(plain_step(0), **{figure: value}), -1)
+    assert refusal in ("window empty", "window negative", "window faster than any link")
