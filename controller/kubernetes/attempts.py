@@ -18,10 +18,12 @@ def attempt_of(job: Raw, pods: Sequence[Raw]) -> Attempt:
     stop = _stop_of(job)
     if (done := condition_of(job, "Complete")) is not None:
         return Attempt(number, 0, seconds_of(done.get("lastTransitionTime")), stop=stop)
-    if (failed := condition_of(job, "Failed")) is not None:
+    failed = condition_of(job, "Failed")
+    if failed is not None and not _alive(pods):
         cause = ended_by(job, pods)
         return Attempt(number, cause.exit_code, seconds_of(failed.get("lastTransitionTime")), cause.message, stop)
-    if condition_of(job, "FailureTarget") is not None:
+    # Pods and Jobs come by watches of their own: a Job may be seen failed before the pod that says why.
+    if failed is not None or condition_of(job, "FailureTarget") is not None:
         return Attempt(number, message=_ending(job, pods), stop=stop, failing=stop is None)
     held = bool(job["spec"].get("suspend")) and stop is None
     waiting = waits_for(job, pods)
@@ -37,7 +39,11 @@ def _stop_of(job: Raw) -> StopReason | None:
 
 def _ending(job: Raw, pods: Sequence[Raw]) -> str:
     """Why a gang has failed, and which pods keep the next attempt waiting: none begins while one may still write."""
-    alive = [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")]
-    where = ", ".join(f"{name_of(pod)} on {pod.get('spec', {}).get('nodeName') or 'no node'}" for pod in alive[:3])
+    living = [f"{name_of(pod)} on {pod.get('spec', {}).get('nodeName') or 'no node'}" for pod in _alive(pods)]
+    where = ", ".join(living[:3])
     waiting = f"; still to end: {where} (if that node is gone for good, delete it or the pod by force)" if where else ""
     return f"the attempt failed ({ended_by(job, pods).message}){waiting}"
+
+
+def _alive(pods: Sequence[Raw]) -> list[Raw]:
+    return [pod for pod in pods if pod.get("status", {}).get("phase") not in ("Failed", "Succeeded")]

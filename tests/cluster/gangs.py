@@ -31,7 +31,7 @@ def found(jobs: JobsApi, path: str) -> Raw | None:
 
 def gang(jobs: JobsApi, name: str) -> Raw:
     """The Job of an attempt, as soon as it is there."""
-    return eventually(lambda: found(jobs, f"{BATCH}/{name}"), within_seconds=30)
+    return eventually(lambda: found(jobs, f"{BATCH}/{name}"))
 
 
 def make_pods(jobs: JobsApi, job: Raw) -> list[str]:

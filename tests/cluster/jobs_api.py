@@ -13,6 +13,8 @@ from tests.controller.waiting import eventually
 from thinwire.controller.manifest.schema import crd
 
 GROUP = "thinwire.dev"
+_BUSY = 429
+"""What an API server answers while it fills its caches, or has too much to do; kubectl asks again too."""
 Raw = dict[str, Any]
 
 
@@ -85,15 +87,20 @@ class JobsApi:
         query: list[tuple[str, str]] | None = None,
         accept: str = "application/json",
     ) -> Raw:
-        """One request; raises Refused for what the server does not take."""
+        """One request, again while the server says that it is busy; raises Refused for what it does not take."""
         headers = {"Accept": accept, "Content-Type": "application/json"}
         if method == "PATCH":
             headers["Content-Type"] = "application/merge-patch+json"
         request = self.client.param_serialize(
             method, path, query_params=query or [], header_params=headers, body=body, auth_settings=["BearerToken"]
         )
-        response = self.client.call_api(*request, _request_timeout=120)
-        response.read()
+
+        def asked() -> Any:
+            response = self.client.call_api(*request, _request_timeout=120)
+            response.read()
+            return None if response.status == _BUSY else response
+
+        response = eventually(asked)
         answer: Raw = json.loads(response.data)
         if not 200 <= response.status < 300:
             raise _refused(answer, response.status)

@@ -36,15 +36,20 @@ def status(jobs: JobsApi, name: str) -> dict[str, Any]:
     return known
 
 
-def await_state(jobs: JobsApi, name: str, state: str, *, within_seconds: float = 60.0) -> dict[str, Any]:
+def await_state(jobs: JobsApi, name: str, state: str) -> dict[str, Any]:
     """Wait until the job says so itself."""
-    eventually(lambda: status(jobs, name).get("state") == state, within_seconds=within_seconds)
+    eventually(lambda: status(jobs, name).get("state") == state)
     return status(jobs, name)
 
 
 def condition(jobs: JobsApi, name: str, kind: str) -> dict[str, Any]:
     known = {one["type"]: one for one in status(jobs, name).get("conditions", ())}
     return known.get(kind, {"message": "", "status": "", "reason": ""})
+
+
+def await_told(jobs: JobsApi, name: str, *reasons: str) -> None:
+    """Wait for events with each of these reasons: they are written one after the other, behind the status."""
+    eventually(lambda: set(reasons) <= told(jobs, name).keys())
 
 
 def told(jobs: JobsApi, name: str) -> dict[str, str]:

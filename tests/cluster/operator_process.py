@@ -45,10 +45,17 @@ class OperatorProcess:
         """What an endpoint answers, once it does."""
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
-            with opener.open(f"http://127.0.0.1:{self.http_port}{path}", timeout=10) as answer:
+            with opener.open(f"http://127.0.0.1:{self.http_port}{path}", timeout=60) as answer:
                 return str(answer.read().decode())
         except urllib.error.HTTPError as error:
             return error.read().decode()
+
+    def answers(self, path: str, words: str) -> bool:
+        """Whether an endpoint is there and answers with these words."""
+        try:
+            return words in self.http(path)
+        except urllib.error.URLError:
+            return False
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -95,7 +102,7 @@ def operator_process(
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from tests.cluster.jobs_api import JobsApi, Refused
+from tests.controller.waiting import eventually
 
 Raw = dict[str, Any]
 ISSUER = "https://kubernetes.default.svc"
@@ -43,6 +44,17 @@ class People:
                 "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": of or namespace}],
             },
         )
+        eventually(lambda: all(self._allowed(namespace, f"{of or namespace}:{account}", rule) for rule in rules))
+
+    def _allowed(self, namespace: str, account: str, rule: Raw) -> bool:
+        """Whether the authorizer has heard of a rule: it follows roles and bindings by a watch, a moment behind."""
+        resource, _, subresource = rule["resources"][0].partition("/")
+        asked: Raw = {"namespace": namespace, "group": rule["apiGroups"][0], "resource": resource}
+        asked |= {"verb": rule["verbs"][0], "name": next(iter(rule.get("resourceNames", ())), "")}
+        asked |= {"subresource": subresource} if subresource else {}
+        review = {"spec": {"user": f"system:serviceaccount:{account}", "resourceAttributes": asked}}
+        answer = self.api.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)
+        return bool(answer["status"]["allowed"])
 
     def pod(self, namespace: str, name: str, job_name: str = "", attempt: int = 1, account: str = "default") -> str:
         """A pod that a Job seems to control; returns its uid."""

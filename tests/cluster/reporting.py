@@ -79,7 +79,7 @@ class Rank:
             self.steps(1)
             return reached()
 
-        eventually(one, within_seconds=60)
+        eventually(one)
         self.steps(1)
 
     def finish(self, *, succeeded: bool = True, message: str = "") -> None:

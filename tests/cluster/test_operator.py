@@ -19,7 +19,7 @@ from tests.cluster.gangs import (
     set_pod,
 )
 from tests.cluster.jobs_api import JobsApi
-from tests.cluster.operating import await_state, condition, status, submit, told
+from tests.cluster.operating import await_state, await_told, condition, status, submit, told
 from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess
 from tests.controller.waiting import eventually
 from thinwire.controller.kubernetes.pod import LONGEST_START_SECONDS
@@ -79,7 +79,7 @@ def test_a_job_tells_its_story_in_events_and_conditions(operator: OperatorProces
     eventually(lambda: condition(jobs, "story", "PodsReady")["status"] == "True")
     complete_gang(jobs, "story-1")
     await_state(jobs, "story", "Succeeded")
-    assert eventually(lambda: {"AttemptStarted", "Unschedulable", "Succeeded"} <= set(told(jobs, "story")))
+    await_told(jobs, "story", "AttemptStarted", "Unschedulable", "Succeeded")
 
 
 def test_a_gang_that_completes_ends_the_job_well(operator: OperatorProcess, jobs: JobsApi) -> None:
@@ -98,6 +98,7 @@ def test_a_gang_that_fails_is_started_again_as_a_whole_until_none_is_left(
         name = f"badly-{attempt}"
         pods = make_pods(jobs, gang(jobs, name))
         run_pods(jobs, pods)
+        end_pod(jobs, pods[0], 143)
         end_pod(jobs, pods[1], 137, "", "OOMKilled")
         fail_gang(jobs, name)
     ended = await_state(jobs, "badly", "Failed")

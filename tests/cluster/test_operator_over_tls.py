@@ -32,7 +32,7 @@ WRITTEN_DOWN = ("docs/operations.md", "charts/thinwire/files/alerts.yaml", "char
 def operator(plane: ControlPlane, jobs: JobsApi) -> Iterator[OperatorProcess]:
     make_surroundings(jobs)
     with operator_process(plane, "--no-leader-elect", "--tls-secret", "thinwire-tls-test") as running:
-        eventually(lambda: running.logged("controller_ready"), within_seconds=90)
+        eventually(lambda: running.logged("controller_ready"))
         yield running
 
 
@@ -59,9 +59,9 @@ def test_a_rank_reports_from_its_pod_and_hears_a_directive(
     client = connected(jobs, "tls", pods[0], tmp_path)
     for number in range(6):
         client.step(messages.step(0, number, bytes_per_second=5e6).step)
-    directive = eventually(client.newest_directive, within_seconds=60)
+    directive = eventually(client.newest_directive)
     assert directive.epoch == 1
-    eventually(lambda: status(jobs, "tls").get("link"), within_seconds=60)
+    eventually(lambda: status(jobs, "tls").get("link"))
     assert client.close(pb.RunFinished(succeeded=True), timeout_seconds=30)
     assert "call_refused" not in operator.log.read_text()
 
@@ -74,7 +74,7 @@ def test_a_rank_that_speaks_for_another_job_is_turned_away_and_counted(
     gang(jobs, "honest-1")
     pods = make_pods(jobs, gang(jobs, "crooked-1"))
     client = connected(jobs, "crooked", pods[0], tmp_path, claims="honest")
-    refused = eventually(lambda: operator.logged("call_refused"), within_seconds=60)
+    refused = eventually(lambda: operator.logged("call_refused"))
     assert refused[0]["reason"] == "hello of another job"
     assert not client.close(pb.RunFinished(succeeded=True), timeout_seconds=0.2)
     eventually(lambda: 'calls_refused_total{reason="hello of another job"}' in operator.http("/metrics"))

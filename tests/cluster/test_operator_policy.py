@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.gangs import BATCH, CORE, complete_gang, fail_gang, found, gang, make_pods, run_pods
 from tests.cluster.jobs_api import JobsApi, Refused
-from tests.cluster.operating import await_state, condition, status, submit, told
+from tests.cluster.operating import await_state, await_told, condition, status, submit
 from tests.cluster.operator_process import OperatorProcess
 from tests.cluster.reporting import Rank
 from tests.controller.waiting import eventually
@@ -62,7 +62,7 @@ def test_no_restart_is_given_where_none_is_allowed(operator: OperatorProcess, jo
     ended = await_state(jobs, "once", "Failed")
     assert "none is left (maxRestarts 0)" in ended["message"]
     assert condition(jobs, "once", "Failed")["status"] == "True"
-    assert "Failed" in eventually(lambda: told(jobs, "once"))
+    await_told(jobs, "once", "Failed")
 
 
 def test_reports_of_rank_0_fill_the_columns(operator: OperatorProcess, jobs: JobsApi) -> None:
@@ -87,9 +87,9 @@ def test_an_edit_of_the_rates_limits_reaches_the_ranks(operator: OperatorProcess
         await_state(jobs, "edited", "Running")
         assert rank.millibits == 32000
         jobs.patch("edited", {"spec": {"compression": {"rate": {"maxMillibits": 4500}}}})
-        eventually(lambda: "RateLimitsChanged" in told(jobs, "edited"))
+        await_told(jobs, "edited", "RateLimitsChanged")
         rank.steps_until(lambda: rank.millibits <= 4500)
-        eventually(lambda: "RateChanged" in told(jobs, "edited"))
+        await_told(jobs, "edited", "RateChanged")
 
 
 def test_a_fixed_rate_moves_with_its_manifest(operator: OperatorProcess, jobs: JobsApi) -> None:

@@ -249,7 +249,7 @@ def test_a_watch_follows_a_job_to_its_end(controller: Served):
     watching.start()
     eventually(lambda: controller.inside(lambda: controller.store._changed.get(KEY)))
     controller.inside(lambda: controller.store.put(replace(a_job_after(11), state=State.SUCCEEDED)))
-    watching.join(60)
+    watching.join(240)
     ((code, out, _),) = said
     assert code == 0
     assert [line.split(", ")[0] for line in out.splitlines()] == ["default/emoji: running", "default/emoji: succeeded"]

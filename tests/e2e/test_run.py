@@ -60,7 +60,8 @@ def test_a_picture_of_another_prompt_is_refused_by_name_and_kept(commands: Comma
 
 
 def test_kills_of_every_process_at_random_moments_cost_no_picture(commands: Commands, undisturbed: Path):
-    seed = int(os.environ.get("THINWIRE_TEST_SEED", random.randrange(10**6)))
+    # The same moments in every run, so that a red one can be repeated; others by the variable.
+    seed = int(os.environ.get("THINWIRE_TEST_SEED", "897324"))
     print(f"THINWIRE_TEST_SEED={seed}")
     chance = random.Random(seed)
     output = commands.folder / "disturbed"

@@ -47,8 +47,20 @@ class Stage:
         """Install or upgrade the chart with the images of this checkout, and wait until it is ready."""
         own = ["controller.image.tag=dev", "runtime.image.tag=dev", "controller.image.pullPolicy=Never", *values]
         chosen = [word for value in own for word in ("--set", value)]
-        place = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "120s")
+        place = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "600s")
         return self.cluster.helm("upgrade", "--install", "thinwire", str(CHART), *place, *chosen)
+
+    def roll_back(self) -> str:
+        """Take the last upgrade of the chart back, and wait until that is ready."""
+        return self.cluster.helm("rollback", "thinwire", "--namespace", SYSTEM, "--wait", "--timeout", "600s")
+
+    def answers(self, *arguments: str) -> bool:
+        """Whether kubectl could do it."""
+        try:
+            self.kubectl(*arguments)
+        except NodeError:
+            return False
+        return True
 
     def claim(self, name: str) -> Path:
         """A volume on this machine, claimed under this name; returns its folder."""
@@ -87,6 +99,18 @@ class Stage:
         """Apply a job and return a handle on it."""
         self.kubectl("apply", "-f", "-", text=json.dumps(job))
         return Job(self, job["metadata"]["name"])
+
+    def controller(self) -> Raw:
+        """The one controller's pod, as soon as there is one that runs and no other that still ends."""
+
+        def alone() -> Raw | None:
+            pods = self.controller_pods()
+            running = len(pods) == 1 and pods[0]["status"].get("phase") == "Running"
+            return pods[0] if running and "deletionTimestamp" not in pods[0]["metadata"] else None
+
+        pod = eventually(alone, within_seconds=JOB_SECONDS)
+        assert pod is not None
+        return pod
 
     def controller_pods(self) -> list[Raw]:
         listed = self.cluster.kubectl(
@@ -140,6 +164,14 @@ class Job:
     def running_pods(self) -> list[Raw]:
         """Those of the gang that works: earlier attempts leave pods that have ended."""
         return [pod for pod in self.pods() if pod["status"].get("phase") == "Running"]
+
+    def await_no_pod(self) -> None:
+        """Wait until none of its pods works any more."""
+        self._eventually(lambda: not self.running_pods(), JOB_SECONDS)
+
+    def await_restarts(self, number: int) -> None:
+        """Wait until so many restarts are counted."""
+        self._eventually(lambda: self.status().get("restarts", 0) >= number, JOB_SECONDS)
 
     def happened(self, kind: str, folder: Path) -> list[Raw]:
         """The events of this type that the ranks have written down on the volume, over all attempts."""

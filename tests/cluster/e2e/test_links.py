@@ -47,6 +47,10 @@ def rate(job: Job) -> int:
     return int(compression.get("millibits", 0))
 
 
+def rate_changes(stage: Stage) -> list[str]:
+    return [event["note"] for event in stage.items("events.events.k8s.io") if event["reason"] == "RateChanged"]
+
+
 def test_the_rate_follows_a_link_down_and_up_and_everybody_sees_it(stage: Stage, folder: Path) -> None:
     running = stage.submit(job("shaped", "links", prompts=200, steps=28, compression=ADAPTIVE))
     running.await_steps(20, folder)
@@ -66,7 +70,6 @@ def test_the_rate_follows_a_link_down_and_up_and_everybody_sees_it(stage: Stage,
     eventually(lambda: rate(running) > low, within_seconds=JOB_SECONDS)
     history = asked(stage, "shaped", "--history")
     assert len(history.splitlines()) > 20
-    notes = [event["note"] for event in stage.items("events.events.k8s.io") if event["reason"] == "RateChanged"]
-    assert any("bits a value (inter-node links" in note for note in notes), notes
+    eventually(lambda: any("bits a value (inter-node links" in note for note in rate_changes(stage)))
     running.delete()
     eventually(lambda: not running.children())

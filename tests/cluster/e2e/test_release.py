@@ -9,6 +9,7 @@ import pytest
 from tests.cluster.e2e.stage import STUDIO, SYSTEM, Stage
 from tests.cluster.node.configuration import CONTROLLER, PLAIN
 from tests.cluster.node.room import NodeError
+from tests.controller.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
@@ -26,7 +27,7 @@ def allowed(stage: Stage, user: str, *question: str) -> bool:
 
 
 def test_helm_test_finds_it_ready_and_serving_over_tls(stage: Stage) -> None:
-    said = stage.cluster.helm("test", "thinwire", "--namespace", SYSTEM, "--timeout", "120s")
+    said = stage.cluster.helm("test", "thinwire", "--namespace", SYSTEM, "--timeout", "600s")
     assert "Phase:          Succeeded" in said
 
 
@@ -63,7 +64,8 @@ def test_a_person_without_rights_sees_nothing_until_the_clusters_own_role_gives_
     assert not allowed(stage, PLAIN, "list", "diffusionjobs.thinwire.dev", "--namespace", STUDIO)
     stage.kubectl("create", "rolebinding", "looks", "--clusterrole=view", f"--user={PLAIN}")
     try:
-        assert allowed(stage, PLAIN, "list", "diffusionjobs.thinwire.dev", "--namespace", STUDIO)
+        # The authorizer hears of a binding by a watch.
+        eventually(lambda: allowed(stage, PLAIN, "list", "diffusionjobs.thinwire.dev", "--namespace", STUDIO))
         assert not allowed(stage, PLAIN, "create", "diffusionjobs.thinwire.dev", "--namespace", STUDIO)
     finally:
         stage.kubectl("delete", "rolebinding", "looks")
@@ -77,5 +79,5 @@ def test_another_upgrade_changes_neither_the_definition_nor_the_certificate(stag
 
     before = kept()
     stage.release("controller.podAnnotations.again=yes")
-    stage.cluster.helm("rollback", "thinwire", "--namespace", SYSTEM, "--wait", "--timeout", "120s")
+    stage.roll_back()
     assert kept() == before

@@ -45,6 +45,10 @@ def environment(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[
         *("--namespace", SYSTEM, "create", "rolebinding", "anna", "--role", f"{CONTROLLER}-status"),
         *("--serviceaccount", account),
     )
+    # The authorizer hears of bindings by a watch.
+    whom = f"--as=system:serviceaccount:{account}"
+    eventually(lambda: stage.answers("auth", "can-i", "list", "diffusionjobs.thinwire.dev", whom))
+    eventually(lambda: stage.answers("auth", "can-i", "create", "pods/portforward", f"--namespace={SYSTEM}", whom))
     kubeconfig: dict[str, Any] = yaml.safe_load(stage.cluster.kubeconfig().read_text())
     for user in kubeconfig["users"]:
         user["user"] = {"token": stage.kubectl("create", "token", "anna").strip()}
@@ -83,7 +87,7 @@ def test_jobs_that_are_not_his_are_refused_by_name(environment: dict[str, str]):
 def test_a_watch_outlives_the_controller(stage: Stage, environment: dict[str, str], waiting: str):
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err, watching(environment, waiting, out, err):
         eventually(lambda: read(out).count(f"{STUDIO}/{waiting}: suspended") == 1)
-        (pod,) = stage.controller_pods()
+        pod = stage.controller()
         stage.cluster.kubectl("--namespace", SYSTEM, "delete", "pod", pod["metadata"]["name"], "--wait=false")
         eventually(lambda: read(out).count(f"{STUDIO}/{waiting}: suspended") >= 2)
         assert "trying again" in read(err)

@@ -76,8 +76,10 @@ def test_kubectl_get_shows_state_progress_rate_and_throughput(stage: Stage, emoj
 
 
 def test_kubectl_describe_reads_as_a_story(stage: Stage, emoji: Job) -> None:
-    told = stage.kubectl("describe", "dj", "emoji")
-    events = told.partition("Events:")[2]
+    def told() -> str:
+        return stage.kubectl("describe", "dj", "emoji").partition("Events:")[2]
+
+    events = eventually(lambda: told() if "Succeeded" in told() else "")
     chapters = ["AttemptStarted", "Running", "Succeeded"]
     places = [events.find(chapter) for chapter in chapters]
     assert -1 not in places, events

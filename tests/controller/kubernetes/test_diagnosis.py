@@ -6,7 +6,7 @@ import pytest
 
 from thinwire.controller.kubernetes.attempts import attempt_of
 from thinwire.controller.kubernetes.diagnosis import ended_by, waits_for
-from thinwire.controller.plan import Attempt, StopReason
+from thinwire.controller.plan import BAD_INPUT, Attempt, StopReason
 
 TIME = "2026-01-02T03:04:05Z"
 TORCHRUN = """
@@ -199,3 +199,10 @@ def test_a_gang_whose_pods_do_not_end_says_which_and_where():
     attempt = attempt_of(job("FailureTarget"), [lost, ended(1, 1)])
     assert (attempt.exit_code, attempt.failing) == (None, True)
     assert "still to end: emoji-1-0 on node-7 (if that node is gone for good" in attempt.message
+
+
+def test_a_gang_that_is_seen_failed_before_its_pods_are_waits_for_what_they_say():
+    behind = attempt_of(job("FailureTarget", "Failed"), [pod(0, "Running"), ended(1, 1)])
+    assert (behind.exit_code, behind.failing) == (None, True)
+    said = attempt_of(job("FailureTarget", "Failed"), [ended(0, 1, "thinwire: no model"), ended(1, 1)])
+    assert (said.exit_code, said.failing) == (BAD_INPUT, False)
