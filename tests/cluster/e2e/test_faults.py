@@ -21,7 +21,7 @@ from tests.controller.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-PROMPTS, STEPS = 18, 12
+PROMPTS, STEPS = 24, 12
 """Enough steps that a job outlasts its faults; the slowest of them, an upgrade and its rollback, strikes last."""
 LONG_PROMPTS = 40
 LONG_CUT_SECONDS = 60.0
@@ -38,8 +38,6 @@ class Fault:
 
 def kill_a_rank(stage: Stage, running: Job) -> None:
     pod = eventually(running.running_pods)[-1]["metadata"]["name"]
-    # A kubelet or containerd that another fault has just started again does not take a command at once.
-    eventually(lambda: stage.answers("exec", pod, "--", "true"))
     # The last process of the pod is a rank; torchrun is its first.
     stage.kubectl("exec", pod, "--", "python", "-c", _KILL_A_RANK)
 
@@ -83,12 +81,20 @@ def restart_the_kubelet(stage: Stage, running: Job) -> None:
     stage.cluster.programs["kubelet"].kill()
     stage.cluster.programs["kubelet"].start()
     stage.cluster.await_node()
+    await_commands(stage, running)
 
 
-def restart_containerd(stage: Stage, _: Job) -> None:
+def restart_containerd(stage: Stage, running: Job) -> None:
     stage.cluster.programs["containerd"].kill()
     stage.cluster.programs["containerd"].start()
     stage.cluster.containerd.await_ready()
+    await_commands(stage, running)
+
+
+def await_commands(stage: Stage, running: Job) -> None:
+    """Wait until pods can be talked to: the node is called ready before that, and may not have been called unready."""
+    pod = eventually(running.running_pods)[0]["metadata"]["name"]
+    eventually(lambda: stage.answers("exec", pod, "--", "true"))
 
 
 def suspend_and_resume(stage: Stage, running: Job) -> None:
