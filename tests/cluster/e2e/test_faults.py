@@ -21,8 +21,10 @@ from tests.controller.waiting import eventually
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
-PROMPTS, STEPS = 24, 12
-"""Enough steps that a job outlasts its faults; the slowest of them, an upgrade and its rollback, strikes last."""
+KNOWN, PROMPTS, STEPS = 18, 32, 12
+"""Pictures that are compared, the first ones, where faults strike; and enough that a job outlasts its faults on a busy
+machine. The slowest fault, an upgrade and its rollback, strikes last.
+"""
 LONG_PROMPTS = 40
 LONG_CUT_SECONDS = 60.0
 """Longer than a stream lives that nobody answers on (keepalive, its timeout), so that the ranks must dial anew."""
@@ -169,7 +171,7 @@ def submitted(stage: Stage, name: str, prompts: int = PROMPTS) -> Job:
 @pytest.fixture(scope="module")
 def undisturbed(stage: Stage, folder: Path) -> dict[str, np.ndarray]:
     """The pictures of a job that nothing happened to."""
-    running = submitted(stage, "undisturbed")
+    running = submitted(stage, "undisturbed", KNOWN)
     running.await_state("Succeeded")
     running.delete()
     return pictures(folder / "undisturbed")
