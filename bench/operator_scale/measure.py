@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import psutil
 
+from bench.about import origin
 from bench.operator_scale.figures import Figures, quantiles
 from bench.operator_scale.streams import name_of
 from tests.cluster.binaries import found
@@ -72,12 +72,10 @@ def measure(setting: Setting) -> dict[str, Any]:
             "reaction_seconds": quantiles(reactions),
             "restart_seconds": restarted,
             "about": {
-                "command": " ".join(["python", "-m", "bench", *sys.argv[1:]]),
-                "commit": _commit(),
+                **origin("thinwire", "kubernetes", "grpcio"),
                 "machine": f"{os.cpu_count()} cores; the controller has one of them",
                 "load_before": load_before,
                 "nice": os.nice(0),
-                **{package: version(package) for package in ("thinwire", "kubernetes", "grpcio")},
             },
         }
 
@@ -219,7 +217,3 @@ class _Progress:
 
     def __call__(self, text: str) -> None:
         print(f"{self._jobs} jobs, {time.monotonic() - self._began:4.0f} s: {text}", flush=True)
-
-
-def _commit() -> str:
-    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
