@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.errors import BadInputError
+from thinwire.runtime.roll_call import naming_absent_ranks
 from thinwire.runtime.shims import import_xfuser
 
 
@@ -158,6 +159,7 @@ def open_world(degrees: Degrees, launch: Launch) -> World:
 
     Raises:
         BadInputError: the product of the degrees is not the world size.
+        LostRankError: a rank has not come.
     """
     if degrees.product != launch.world_size:
         raise BadInputError(
@@ -170,13 +172,14 @@ def open_world(degrees: Degrees, launch: Launch) -> World:
     from xfuser.core.distributed import init_distributed_environment, initialize_model_parallel
     from xfuser.core.distributed.parallel_state import get_world_group
 
-    dist.init_process_group(
-        backend="nccl" if device.type == "cuda" else "gloo",
-        init_method=launch.init_method,
-        world_size=launch.world_size,
-        rank=launch.rank,
-        timeout=timedelta(seconds=launch.timeout_seconds),
-    )
+    with naming_absent_ranks(launch.timeout_seconds):
+        dist.init_process_group(
+            backend="nccl" if device.type == "cuda" else "gloo",
+            init_method=launch.init_method,
+            world_size=launch.world_size,
+            rank=launch.rank,
+            timeout=timedelta(seconds=launch.timeout_seconds),
+        )
     try:
         init_distributed_environment(launch.world_size, launch.rank, launch.init_method, launch.local_rank)
         initialize_model_parallel(

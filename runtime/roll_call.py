@@ -8,6 +8,7 @@ A thread of every rank answers, so that it does not matter what the rank itself 
 """
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -39,6 +40,27 @@ def answer_roll_calls() -> Callable[[], None]:
         store, answer = _store(), _answer_of(dist.get_rank())
         threading.Thread(target=_answer, args=(store, answer, over), name="thinwire-roll-call", daemon=True).start()
     return over.set
+
+
+@contextmanager
+def naming_absent_ranks(seconds: float) -> Iterator[None]:
+    """Say who has not come when the ranks meet; no roll can be called before they have.
+
+    seconds: how long they wait for each other.
+    Raises:
+        LostRankError: in place of the store's own error, which is its cause.
+    """
+    try:
+        yield
+    except dist.DistStoreError as error:
+        first_line, *_ = str(error).strip().splitlines() or [""]
+        awaited = re.search(r"keys: (.+)$", first_line)
+        # gloo waits for one key of each rank, which ends in its number.
+        absent = re.findall(r"/(\d+)(?=,|$)", awaited[1]) if awaited else []
+        names = f"rank {', '.join(absent)}" if absent else "a rank"
+        raise LostRankError(
+            f"{names} has not come within {seconds:g} s of the others, silent or still starting: {first_line}"
+        ) from error
 
 
 @contextmanager

@@ -9,19 +9,21 @@ import re
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import pytest
+from torch.distributed import TCPStore
 
-from tests.harness.ranks import RankError
+from tests.harness.ranks import RankError, run_ranks
 from tests.harness.sessions import DISTRIFUSION, GATHER, OFF, SD3, Job, run_job
 from thinwire.runtime.collective import limit_waiting
 from thinwire.runtime.exchange.boundary import StepBoundary
 from thinwire.runtime.exchange.untouched import UntouchedSteps
-from thinwire.runtime.parallel import Launch
-from thinwire.runtime.roll_call import naming_lost_ranks
+from thinwire.runtime.parallel import Degrees, Launch, open_world
+from thinwire.runtime.roll_call import LostRankError, naming_lost_ranks
 
 pytestmark = pytest.mark.distributed
 STEPS = (StepBoundary, UntouchedSteps)
@@ -101,3 +103,20 @@ def test_a_rank_that_goes_silent_is_given_up_within_the_peer_timeout(tiny_sd3: P
 def test_a_fault_of_a_rank_s_own_is_not_taken_for_a_lost_one() -> None:
     with pytest.raises(RuntimeError, match="out of memory"), naming_lost_ranks():
         raise RuntimeError("out of memory")
+
+
+def come_if_not_rank_1(launch: Launch, port: int) -> str:
+    """Meet the others in a store of the parent's, as ranks of torchrun do."""
+    if launch.rank == 1:
+        return ""
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    with pytest.raises(LostRankError) as caught:
+        open_world(Degrees(ring=3), replace(launch, init_method="env://", timeout_seconds=2.0))
+    return str(caught.value)
+
+
+def test_a_rank_that_never_comes_is_named_before_there_is_a_group_to_call_the_roll_in() -> None:
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    said = run_ranks(3, come_if_not_rank_1, store.port)
+    named = re.compile(r"rank 1(, \d)? has not come within 2 s of the others, silent or still starting: .*timeout.*")
+    assert any(named.fullmatch(sentence) for sentence in said), said
