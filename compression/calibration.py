@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from thinwire.compression.allocation import Demand, Place
@@ -68,7 +68,7 @@ class Calibration:
                 tensors[f"{prefix}.costs"] = torch.tensor(self.costs[layer, role], dtype=torch.float64)
         metadata = {"format": FORMAT, "version": VERSION, "model": self.model, "recipe": self.recipe}
         partial = path.with_name(f".{path.name}.partial")
-        save_file(tensors, partial, metadata)
+        partial.write_bytes(save(tensors, metadata))  # save_file would make it the writer's alone to read
         partial.replace(path)
 
     @classmethod

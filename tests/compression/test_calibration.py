@@ -27,6 +27,13 @@ def test_a_calibration_survives_its_file(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_whoever_may_read_a_folder_s_other_files_may_read_its_calibration(tmp_path):
+    path, other = tmp_path / "c.safetensors", tmp_path / "other"
+    example().save(path)
+    other.write_bytes(b"")
+    assert path.stat().st_mode == other.stat().st_mode
+
+
 def test_a_calibration_of_another_model_is_refused(tmp_path):
     path = tmp_path / "c.safetensors"
     example().save(path)
