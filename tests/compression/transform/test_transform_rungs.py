@@ -16,6 +16,7 @@ from thinwire.compression import (
     CALIBRATED_LADDER,
     HEADER_BYTES,
     INT4,
+    INT8,
     LADDER,
     RAW,
     RUNGS,
@@ -232,6 +233,11 @@ def test_a_basis_of_another_width_is_refused():
 def test_rates_beyond_the_ladder_are_refused(rate):
     with pytest.raises(RungError, match="expected 250 to 6000 millibits"):
         TransformRung(rate)
+
+
+def test_a_law_that_orders_rungs_by_loss_finds_every_transform_rung_below_int8():
+    losses = [rung.distortion for rung in (INT8, *TRANSFORMS)]
+    assert sorted(losses) == losses
 
 
 def test_any_rate_has_a_name():
