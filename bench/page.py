@@ -109,6 +109,20 @@ def fidelity_table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def other_settings() -> str:
+    """What was measured beside the main setting, a table for each file, on fewer prompts."""
+    sections = []
+    for path in sorted(RESULTS.glob("fidelity-*.json")):
+        result = json.loads(path.read_text())
+        setting = result["setting"]
+        sections.append(
+            f"### {setting['steps']} steps, guidance {setting['guidance']:g}, {setting['pixels']} px, "
+            f"{setting['prompts']} prompts: {path.stem.removeprefix('fidelity-').replace('-', ' ')}\n\n"
+            f"{fidelity_table(result)}\n\n{_provenance(result)}"
+        )
+    return "\n\n".join(sections)
+
+
 def against_compactfusion(result: dict[str, Any]) -> str:
     """Transform rungs beside CompactFusion's codecs, at its true rate and at the shares of it that were aimed at."""
     lines = [
@@ -192,6 +206,8 @@ Picture by picture against CompactFusion's codecs, at their own bits after the k
 {against_compactfusion(fidelity)}
 
 {_provenance(fidelity)}
+
+{other_settings()}
 
 ## Speed of the codec
 
