@@ -48,7 +48,11 @@ def environment(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[
     # The authorizer hears of bindings by a watch.
     whom = f"--as=system:serviceaccount:{account}"
     eventually(lambda: stage.answers("auth", "can-i", "list", "diffusionjobs.thinwire.dev", whom))
-    eventually(lambda: stage.answers("auth", "can-i", "create", "pods/portforward", f"--namespace={SYSTEM}", whom))
+    eventually(
+        lambda: stage.answers(
+            "auth", "can-i", "create", "pods", "--subresource=portforward", f"--namespace={SYSTEM}", whom
+        )
+    )
     kubeconfig: dict[str, Any] = yaml.safe_load(stage.cluster.kubeconfig().read_text())
     for user in kubeconfig["users"]:
         user["user"] = {"token": stage.kubectl("create", "token", "anna").strip()}
