@@ -78,7 +78,7 @@ def first_slow_step(steps: list[dict[str, Any]], since: int) -> int:
     return next(s["job_step"] for s in steps[since - 1 :] if s["step_seconds"] > 3 * usual)
 
 
-def test_the_rate_falls_within_three_steps_of_a_tenfold_drop_by_one_switch_and_rises_again(
+def test_the_rate_falls_within_three_steps_of_a_tenfold_drop_by_a_switch_or_two_and_rises_again(
     tmp_path: Path, stack: ExitStack
 ):
     lab = stack.enter_context(Lab(2))
