@@ -19,10 +19,7 @@ _BOUND = (
     "nothing of the exchange overlaps with computing, and each of two ranks computes more than half of what one "
     "process does: at half a bit a value the bytes are so few that both weigh most"
 )
-_FASTER = (
-    "where no rung keeps the target the law gives a tenth of the shortest step for fidelity; and a fifth of cf-1bit's "
-    "step is its eager codec, thinwire's is native"
-)
+_FASTER = "at such rates what both compute weighs as much as what they send"
 _GAIN = "as few bits as the limits allow are sent where no rung keeps the target"
 _ESTIMATOR = (
     "at few bits an exchange's fixed cost is as long as its transfer, or longer: a few percent of the fixed cost are "

@@ -1,11 +1,9 @@
-"""The law: the least lossy rung whose stall stays within its budget, otherwise of those with about the shortest step.
+"""The law: the least lossy rung whose stall stays within its budget, otherwise the one with the shortest step.
 
 Model-based choice on a discrete ladder with hysteresis. Down after `BAD_WINDOWS` bad windows in a row; up only when the
 better rung fits with a margin for `GOOD_WINDOWS` windows, and after a dwell that doubles whenever an upward switch had
 to be taken back. A window is bad if the fit, or the window alone, asks for fewer bits; the switch itself needs the fit.
-Where no rung fits the most faithful rung within a tenth of the shortest step is taken, and left when its step is 15 %
-above it; upwards only what is within 2 % of the shortest, or noise would move the rate. Where fewer bits would gain
-little they are not given away for noise: that takes `DOUBTFUL_WINDOWS`.
+Where no rung fits and fewer bits would gain little, bits are not given away for noise: that takes `DOUBTFUL_WINDOWS`.
 """
 
 from __future__ import annotations
@@ -24,11 +22,10 @@ MARGIN = 1.18
 SHORTEST_DWELL_WINDOWS = 8
 LONGEST_DWELL_WINDOWS = 128
 
-_WORTH_LEAVING = 1.15
-_BEYOND_DOUBT = 1.17
+_WORTH_A_SWITCH = 1.05
+_BEYOND_DOUBT = 1.2
 _OVER_BUDGET = 1.05
-AS_SHORT = 1.10
-_AS_SHORT_UPWARDS = 1.02
+AS_SHORT = 1.02
 _REGRET_WINDOWS = 64
 
 
@@ -71,15 +68,13 @@ class Choice:
     move: Move
 
 
-def choose(
-    priced: Sequence[Outlook], budget_seconds: float, compute_seconds: float, as_short: float = AS_SHORT
-) -> Outlook:
-    """The least lossy rung within the budget; otherwise the least lossy of those as short as the shortest step."""
+def choose(priced: Sequence[Outlook], budget_seconds: float, compute_seconds: float) -> Outlook:
+    """The least lossy rung within the budget; otherwise the least lossy of those within 2 % of the shortest step."""
     for outlook in priced:
         if outlook.stall_seconds <= budget_seconds:
             return outlook
-    within = as_short * _shortest(priced, compute_seconds)
-    return next(outlook for outlook in priced if compute_seconds + outlook.stall_seconds <= within)
+    shortest = compute_seconds + min(outlook.stall_seconds for outlook in priced)
+    return next(outlook for outlook in priced if compute_seconds + outlook.stall_seconds <= AS_SHORT * shortest)
 
 
 def consider(
@@ -103,7 +98,7 @@ def consider(
     if down is not None or _lower(views.latest, *settings) is not None:
         memory = replace(memory, bad_windows=memory.bad_windows + 1, good_windows=0)
     else:
-        up = choose(views.careful, budget_seconds / MARGIN, compute_seconds, _AS_SHORT_UPWARDS)
+        up = choose(views.careful, budget_seconds / MARGIN, compute_seconds)
         good = memory.good_windows + 1 if up.rung.loss < current.loss else 0
         memory = replace(memory, bad_windows=0, good_windows=good)
     if frozen:
@@ -115,8 +110,7 @@ def consider(
     if down is not None and memory.bad_windows >= _patience(views.plain, down, *settings):
         return _switched(memory, _lower(views.careful, *settings) or down, Move.DOWN)
     if memory.good_windows >= GOOD_WINDOWS and memory.since_switch_windows > memory.dwell_windows:
-        up = choose(views.careful, budget_seconds / MARGIN, compute_seconds, _AS_SHORT_UPWARDS)
-        return _switched(memory, up, Move.UP)
+        return _switched(memory, choose(views.careful, budget_seconds / MARGIN, compute_seconds), Move.UP)
     return memory, Choice(current, Move.HOLD)
 
 
@@ -139,12 +133,7 @@ def _lower(priced: Sequence[Outlook], current: Rung, budget_seconds: float, comp
     now = nearest(priced, current.millibits).stall_seconds
     if wanted.stall_seconds <= budget_seconds:
         return wanted if now > _OVER_BUDGET * budget_seconds else None
-    return wanted if compute_seconds + now > _WORTH_LEAVING * _shortest(priced, compute_seconds) else None
-
-
-def _shortest(priced: Sequence[Outlook], compute_seconds: float) -> float:
-    """Seconds of the shortest step."""
-    return compute_seconds + min(outlook.stall_seconds for outlook in priced)
+    return wanted if compute_seconds + now > _WORTH_A_SWITCH * (compute_seconds + wanted.stall_seconds) else None
 
 
 def _patience(
@@ -152,7 +141,7 @@ def _patience(
 ) -> int:
     """Bad windows in a row that a step down takes."""
     now = compute_seconds + nearest(priced, current.millibits).stall_seconds
-    is_clear = down.stall_seconds <= budget_seconds or now > _BEYOND_DOUBT * _shortest(priced, compute_seconds)
+    is_clear = down.stall_seconds <= budget_seconds or now > _BEYOND_DOUBT * (compute_seconds + down.stall_seconds)
     return BAD_WINDOWS if is_clear else DOUBTFUL_WINDOWS
 
 
