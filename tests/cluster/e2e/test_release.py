@@ -52,7 +52,7 @@ def test_it_runs_as_nobody_on_a_root_that_nobody_can_write_to(stage: Stage) -> N
         (("get", "secrets/another", "--namespace", SYSTEM), False),
         (("create", "pods", "--namespace", STUDIO), False),
         (("create", "diffusionjobs.thinwire.dev", "--namespace", STUDIO), False),
-        (("create", "pods/exec", "--namespace", STUDIO), False),
+        (("create", "pods", "--subresource=exec", "--namespace", STUDIO), False),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
 )
