@@ -197,7 +197,7 @@ sees at 67 pixels per degree (Andersson et al. 2020; LPIPS needs weights that no
 what travels after the key frame: codes, scales and headers; "with key frames" counts the whole run. Rows of
 `cf-` are CompactFusion's math (arXiv 2507.17511) with its own first-order residual and a key frame in fp16, charged for
 its fp16 scales and for no header. Worst tenth: a tenth of the pictures are worse.
-Rows that begin with `transform-` need the calibration of `thinwire calibrate emoji`, made from other prompts and seeds.
+Rows that begin with `transform-` need a calibration, which was made from other prompts and seeds.
 
 {fidelity_table(fidelity)}
 
