@@ -15,9 +15,9 @@ from rich.progress import Progress
 from thinwire.controller.cli.errors import Failed, Refused
 from thinwire.controller.manifest.job import BundledModel, FolderModel, ModelSource
 from thinwire.controller.manifest.preflight.location import located
+from thinwire.controller.manifest.preflight.model_folder import CALIBRATION_FILE
 from thinwire.controller.manifest.refusal import ManifestError
 
-FILE_NAME = "calibration.safetensors"
 _FEWEST_STEPS = 4
 _BAD_INPUT = 2
 
@@ -29,7 +29,9 @@ _BAD_INPUT = 2
 @click.option("--guidance", default=3.0, help="Guidance scale.")
 @click.option("--pixels", default=0, help="Side of the pictures; 0 takes the model's own.")
 @click.option("--cost-prompts", default=2, help="Prompts that costs are measured on; 0: every place the same rate.")
-@click.option("--output", type=click.Path(path_type=Path), help=f"File to write; default: {FILE_NAME} in the model.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), help=f"File to write; default: {CALIBRATION_FILE} in the model."
+)
 def calibrate(
     model: str,
     prompts: tuple[str, ...],
@@ -54,7 +56,7 @@ def calibrate(
         folder = located(source)
     except ManifestError as error:
         raise Refused(f"MODEL: expected a folder or a bundled model, got {model!r}; name another") from error
-    output = (output or Path(str(folder)) / FILE_NAME).absolute()
+    output = (output or Path(str(folder)) / CALIBRATION_FILE).absolute()
     command = [sys.executable, "-m", "thinwire.runtime.calibrate", str(folder), "--output", str(output)]
     command += ["--steps", str(steps), "--guidance", str(guidance), "--pixels", str(pixels)]
     command += ["--cost-prompts", str(cost_prompts)]

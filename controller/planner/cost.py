@@ -10,9 +10,9 @@ from thinwire.controller.manifest.job import CompressionMode, DiffusionJob, Para
 from thinwire.controller.planner.job_plan import JobPlan, LinkPlan, RungBytes
 from thinwire.controller.planner.layout import LinkClass
 from thinwire.controller.planner.machine import Machine
-from thinwire.controller.planner.rungs import LADDER, OFF
+from thinwire.controller.planner.rungs import CALIBRATED_LADDER, OFF
 
-_DISTORTIONS = {rung.name: rung.distortion for rung in LADDER}
+_DISTORTIONS = {rung.name: rung.distortion for rung in CALIBRATED_LADDER}
 
 
 @dataclass(frozen=True, slots=True)

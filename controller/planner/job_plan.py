@@ -14,7 +14,7 @@ from thinwire.controller.planner import rungs
 from thinwire.controller.planner.layout import Layout, LinkClass, layout_of
 from thinwire.controller.planner.memory import MEBIBYTE, BaseMemory, base_memory, least_memory
 from thinwire.controller.planner.pricing import Pricing
-from thinwire.controller.planner.rungs import LADDER, OFF
+from thinwire.controller.planner.rungs import OFF, RungPrice, ladder
 from thinwire.controller.planner.traffic import Attention, Operation, Traffic, traffic_of
 from thinwire.controller.policy.forecast import allowed
 from thinwire.controller.policy.reports import Limits, Rung
@@ -90,7 +90,7 @@ def plan_with(job: DiffusionJob, facts: ModelFacts) -> JobPlan:
     largest = max(memories, key=lambda memory: memory.base_bytes)
     pricing = Pricing.of(job, value_bytes)
     links = tuple(
-        _link(job, link_class, traffics, memories, pricing)
+        _link(job, link_class, traffics, memories, pricing, ladder(calibrated=facts.calibrated))
         for link_class in LinkClass
         if any(link_class in traffic.link_classes for traffic in traffics)
     )
@@ -149,11 +149,12 @@ def _link(
     traffics: Sequence[Traffic],
     memories: Sequence[BaseMemory],
     pricing: Pricing,
+    choices: tuple[RungPrice, ...],
 ) -> LinkPlan:
     users = [number for number, traffic in enumerate(traffics) if link_class in traffic.link_classes]
     busiest = max(users, key=lambda number: traffics[number].values_per_step(link_class))
     traffic = traffics[busiest]
-    rungs_of_mode = (None,) if job.compression.mode is CompressionMode.OFF else (None, *LADDER)
+    rungs_of_mode = (None,) if job.compression.mode is CompressionMode.OFF else (None, *choices)
     priced = []
     for rung in rungs_of_mode:
         sent = [pricing.sent(rung, traffics[number], link_class, memories[number]) for number in users]
@@ -162,7 +163,7 @@ def _link(
         whole = sum(one.picture_bytes for one in sent)
         millibits = pricing.millibits(rung, traffic)
         priced.append(RungBytes(name, millibits, own.step_bytes, own.first_bytes, own.picture_bytes, whole))
-    chosen = _within_limits(job, priced)
+    chosen = _within_limits(job, priced, choices)
     return LinkPlan(
         link_class,
         len(users),
@@ -173,15 +174,15 @@ def _link(
     )
 
 
-def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes]) -> frozenset[str]:
+def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes], choices: tuple[RungPrice, ...]) -> frozenset[str]:
     """Name the rungs that the job's mode and limits let it use; the law itself decides with `allowed`."""
     rate = job.compression.rate
     if job.compression.mode is CompressionMode.OFF:
         return frozenset({OFF})
     if job.compression.mode is CompressionMode.FIXED:
-        return frozenset({fixed_rung(rate.max_millibits, priced)})
-    distortions = {rung.name: rung.distortion for rung in LADDER}
-    ladder = [Rung(one.rung, one.millibits, distortion=distortions.get(one.rung, 0.0)) for one in priced]
+        return frozenset({fixed_rung(rate.max_millibits, priced, choices)})
+    distortions = {rung.name: rung.distortion for rung in choices}
+    rungs_of_law = [Rung(one.rung, one.millibits, distortion=distortions.get(one.rung, 0.0)) for one in priced]
     limits = Limits(
         adaptive=True,
         min_millibits=rate.min_millibits,
@@ -191,13 +192,14 @@ def _within_limits(job: DiffusionJob, priced: Sequence[RungBytes]) -> frozenset[
         warmup_steps=job.compression.warmup_steps,
         steps_per_prompt=job.generation.steps,
     )
-    return frozenset(rung.name for rung in allowed(ladder, limits, 0))
+    return frozenset(rung.name for rung in allowed(rungs_of_law, limits, 0))
 
 
-def fixed_rung(millibits: int, priced: Sequence[RungBytes]) -> str:
+def fixed_rung(millibits: int, priced: Sequence[RungBytes], choices: tuple[RungPrice, ...]) -> str:
     """Name what carries a fixed rate: the rung that costs exactly this, else the least lossy whose bits fit."""
     if millibits >= rungs.OFF_MILLIBITS:
         return OFF
     exact = next((one.rung for one in priced if one.millibits == millibits), None)
-    fitting = next((rung.name for rung in LADDER if rung.millibits <= millibits), LADDER[-1].name)
+    least = min(choices, key=lambda rung: rung.millibits)
+    fitting = next((rung.name for rung in choices if rung.millibits <= millibits), least.name)
     return exact or fitting

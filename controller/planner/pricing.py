@@ -110,4 +110,6 @@ def _is_handed_back(flow: Flow) -> bool:
 
 
 def _used(rung: RungPrice, flow: Flow) -> RungPrice:
-    return rungs.picture_rung(rung) if flow.is_picture else rung
+    if flow.is_picture:
+        return rungs.picture_rung(rung)
+    return rung if flow.of_attention else rungs.without_basis(rung)

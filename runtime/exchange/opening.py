@@ -141,7 +141,7 @@ def _open_coded(setting: Setting, compression: Compression) -> OpenedExchange:
         shapes_vary=traffic.varies,
     )
     policy = Policy(
-        table=RateTable.of(traffic, dtype, setting.calibration),
+        table=RateTable.of(traffic, dtype, setting.calibration, setting.first_layer),
         warmup_steps=_key_frame_steps(degrees, compression.warmup_steps, in_step),
         max_relative_error=compression.max_relative_error_milli / 1000,
     )

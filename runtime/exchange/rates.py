@@ -41,18 +41,22 @@ class RateTable:
     allocations: Allocations = field(default_factory=dict)
 
     @classmethod
-    def of(cls, traffic: Traffic, dtype: torch.dtype, calibration: Calibration | None = None) -> "RateTable":
+    def of(
+        cls, traffic: Traffic, dtype: torch.dtype, calibration: Calibration | None = None, first_layer: int = 0
+    ) -> "RateTable":
         """Price every rung in these flows. The raw rung is no choice: it costs more than off and says the same.
 
-        calibration: of the model, which then has transform rungs too. The same arguments give the same table on every
-        rank. No two choices cost the same, because a price names its rung: the less lossy one stays.
+        calibration: of the model, which then has transform rungs too; first_layer: which of its layers the first of
+        these flows is, not 0 on PipeFusion's later stages. Choices are the same on every rank, and a budget is spread
+        alike on ranks that exchange attention. No two choices cost the same, because a price names its rung: the less
+        lossy one stays.
         """
         rungs = [rung for rung in LADDER if rung is not RAW]
         allocations: dict[tuple[LinkClass, str], Mapping[Place, Rung]] = {}
         if calibration is not None:
             rungs += TRANSFORMS
             for link_class in traffic.link_classes:
-                demands = _demands(traffic, link_class, calibration)
+                demands = _demands(traffic, link_class, calibration, first_layer)
                 for budget in TRANSFORMS:
                     allocations[link_class, budget.name] = allocate(budget.millibits, demands, TRANSFORMS)
         choices: dict[int, Rung | None] = {traffic.millibits(None, dtype): None}
@@ -85,7 +89,7 @@ class RateTable:
         return next(true_millibits for choice, true_millibits in self.choices if choice is rung)
 
 
-def _demands(traffic: Traffic, link_class: LinkClass, calibration: Calibration) -> Sequence[Demand]:
+def _demands(traffic: Traffic, link_class: LinkClass, calibration: Calibration, first_layer: int) -> Sequence[Demand]:
     """Return every (layer, role) of attention that travels over these links, with its values."""
     values: dict[Role, int] = {}
     for flow in traffic.attention_flows:
@@ -93,6 +97,6 @@ def _demands(traffic: Traffic, link_class: LinkClass, calibration: Calibration) 
             values[flow.role] = values.get(flow.role, 0) + flow.values
     return [
         calibration.demand((layer, role), count, TRANSFORMS)
-        for layer in range(traffic.layers)
+        for layer in range(first_layer, first_layer + traffic.layers)
         for role, count in values.items()
     ]

@@ -15,6 +15,7 @@ from thinwire.controller.manifest.preflight.safetensors import Damage, tensors_i
 from thinwire.controller.manifest.refusal import ManifestError, Refusal
 
 SIDECAR = "thinwire.json"
+CALIBRATION_FILE = "calibration.safetensors"
 # The one file that a component without weights must have, by the beginning of its name.
 _WITHOUT_WEIGHTS = {
     "tokenizer": "tokenizer_config.json",
@@ -29,7 +30,8 @@ class ModelFacts:
 
     `token_pixels` is the side of an image token in pixels, `max_tokens_side` the largest picture's side in tokens, None
     for no limit; `prompt_tokens` is how many tokens of a prompt the model reads at most. `latent_channels` are what a
-    guidance branch brings, `token_latents` the latents of one channel in a token.
+    guidance branch brings, `token_latents` the latents of one channel in a token; `calibrated` whether a calibration
+    lies beside it, which brings transform rungs.
     """
 
     folder: Path
@@ -45,6 +47,7 @@ class ModelFacts:
     token_latents: int
     frames_per_latent: int = 1
     latent_frames_per_token: int = 1
+    calibrated: bool = False
 
     def latent_frames(self, frames: int) -> int:
         """Return the latent frames of a video: its first frame has one of its own."""
@@ -200,6 +203,7 @@ class _Folder:
             token_latents=patch * patch,
             frames_per_latent=frames,
             latent_frames_per_token=transformer.get("patch_size_t") or 1,
+            calibrated=(self.folder / CALIBRATION_FILE).is_file(),
         )
 
     def layers(self, family: Family, transformer: Mapping[str, Any]) -> int | None:

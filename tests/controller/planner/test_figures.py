@@ -9,13 +9,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from thinwire.compression import INT4, INT8, LADDER, RAW, choose_kernel, frame_bytes
+from thinwire.compression import (
+    INT4,
+    INT8,
+    LADDER,
+    RAW,
+    Exchange,
+    Role,
+    Rung,
+    choose_kernel,
+    frame_bytes,
+    rung_named,
+)
 from thinwire.controller.manifest.job import Parallelism, PatchMode
 from thinwire.controller.planner import rungs
 from thinwire.controller.planner.layout import Dimension, LinkClass, lay_out
 from thinwire.controller.planner.memory import base_memory
 from thinwire.controller.planner.traffic import Attention, Flow, traffic_of
-from thinwire.runtime.exchange.rates import RateTable
+from thinwire.runtime.exchange.floors import coded_with
+from thinwire.runtime.exchange.rates import TRANSFORMS, RateTable
 from thinwire.runtime.exchange.traffic import plan_traffic
 from thinwire.runtime.families.family import AttentionShape
 from thinwire.runtime.memory import base_bytes, plan_bases
@@ -28,20 +40,29 @@ def degrees(ulysses: int = 1, ring: int = 1, pipefusion: int = 1, cfg: int = 1, 
     return Parallelism(ulysses, ring, pipefusion, cfg, data, PatchMode.NONE)
 
 
-def test_the_ladder_is_the_codec_s() -> None:
-    ours = {rung.name: (rung.millibits, rung.distortion) for rung in rungs.LADDER}
-    theirs = {rung.name: (rung.millibits, rung.distortion) for rung in LADDER if rung is not RAW}
-    assert ours == theirs
+@pytest.mark.parametrize(("calibrated", "codecs"), [(False, LADDER), (True, (*LADDER, *TRANSFORMS))])
+def test_the_ladder_is_the_codec_s(calibrated: bool, codecs: tuple[Rung, ...]) -> None:
+    ours = [(rung.name, rung.millibits, rung.distortion) for rung in rungs.ladder(calibrated=calibrated)]
+    theirs = [(rung.name, rung.millibits, rung.distortion) for rung in codecs if rung is not RAW]
+    assert ours == sorted(theirs, key=lambda rung: (rung[2], rung[1]))
 
 
 @given(rows=SIZES, channels=SIZES, dtype=st.sampled_from([torch.float32, torch.bfloat16]))
 def test_a_frame_takes_what_the_codec_makes_of_it(rows: int, channels: int, dtype: torch.dtype) -> None:
-    theirs = {rung.name: rung for rung in LADDER}
-    for rung in rungs.LADDER:
+    theirs = {rung.name: rung for rung in (*LADDER, *TRANSFORMS)}
+    for rung in rungs.CALIBRATED_LADDER:
         assert rung.frame_bytes(rows, channels) == frame_bytes(theirs[rung.name], rows, channels, dtype)
         key = INT8 if theirs[rung.name].millibits <= INT4.millibits else RAW
         assert rungs.key_frame_bytes(rung, rows, channels, dtype.itemsize) == frame_bytes(key, rows, channels, dtype)
     assert rungs.raw_frame_bytes(rows, channels, dtype.itemsize) == frame_bytes(RAW, rows, channels, dtype)
+
+
+@pytest.mark.parametrize("rung", rungs.CALIBRATED_LADDER, ids=lambda rung: rung.name)
+def test_what_has_no_basis_is_coded_as_the_ranks_do(rung: rungs.RungPrice) -> None:
+    theirs = coded_with(Exchange.PIPEFUSION, Role.HIDDEN, rung_named(rung.name))
+    assert rungs.without_basis(rung).name == theirs.name
+    picture = coded_with(Exchange.GUIDANCE, Role.OUTPUT, rung_named(rung.name))
+    assert rungs.picture_rung(rung).name == picture.name
 
 
 @st.composite
@@ -79,6 +100,8 @@ def test_traffic_and_memory_are_what_the_runtime_plans(
     table = RateTable.of(theirs, torch.float32)
     prices = {rung.name: price for rung, price in table.choices if rung is not None}
     assert prices.items() <= {rung.name: ours.millibits(coded_by(rung)) for rung in rungs.LADDER}.items()
+    for rung in rungs.CALIBRATED_LADDER:
+        assert ours.millibits(coded_by(rung)) == theirs.millibits(rung_named(rung.name), torch.float32)
     budget = budget_mebibytes << 20
     of_a_layer = base_bytes(theirs.attention_flows, torch.float32, order, choose_kernel("eager"))
     planned = plan_bases(of_a_layer, theirs.layers, budget)

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from unittest.mock import patch
@@ -142,6 +143,15 @@ def test_a_budget_is_kept_and_spent_where_it_matters() -> None:
         keys = [allocated[layer, Role.KEY].millibits for layer in range(LAYERS)]
         assert keys == sorted(keys)
     assert len({rung.name for rung in table.allocations[LinkClass.INTRA_NODE, "transform-1000"].values()}) > 1
+
+
+def test_a_later_stage_spends_its_budget_by_the_costs_of_its_own_layers() -> None:
+    calibration, traffic = made_up("m"), traffic_of(4096)
+    a_layer = Traffic(1, tuple(replace(flow, times=1) for flow in traffic.flows), traffic.operations)
+    tables = [RateTable.of(a_layer, torch.float32, calibration, first_layer) for first_layer in range(LAYERS)]
+    allocated = [table.allocations[LinkClass.INTRA_NODE, "transform-1000"] for table in tables]
+    assert [{layer for layer, _ in places} for places in allocated] == [{layer} for layer in range(LAYERS)]
+    assert tables[0].choices == tables[1].choices
 
 
 def test_every_choice_is_named_by_its_own_price() -> None:
