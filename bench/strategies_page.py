@@ -65,7 +65,8 @@ def overlap_section(told: dict[str, Any]) -> str:
     return f"""Every rank in a network namespace of its own behind a token bucket, one thread each on two cores; the in-box model in
 {setting["dtype"]}, {setting["steps"]} steps, of which the first {setting["first_steps_left_out"]} are left out; medians over the steps, then over {turns} turns, in which the
 strategies alternate. In a cell: the share of the transfers' seconds that passed while every rank computed; the
-milliseconds of a step, and in brackets what of them was computing.
+milliseconds of a step, and in brackets what of them was computing. Four ranks share the two cores, so that there is
+hardly a moment in which all of them compute: what four hide is not seen here.
 
 | strategy | rate | {titles} |
 |---|---|{"---|" * len(speeds)}
