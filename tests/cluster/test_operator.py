@@ -54,7 +54,8 @@ def test_what_a_job_will_do_is_told_before_its_ranks_start(operator: OperatorPro
     assert [link["linkClass"] for link in plan["links"]] == ["intra-node", "inter-node"]
     for link in plan["links"]:
         sizes = [rate["bytesPerStep"] for rate in link["rates"]]
-        assert sizes == sorted(sizes, reverse=True)
+        # From least to most loss: in between a transform rung may lose less in fewer bytes than a scalar one.
+        assert (sizes[0], sizes[-1]) == (max(sizes), min(sizes))
         assert sizes[-1] > 0
     sentence = eventually(lambda: told(jobs, "planned").get("Planned"))
     assert sentence.startswith("4 ranks, 2 a node: ring 2 x ulysses 2; intra-node ")
