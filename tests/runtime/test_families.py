@@ -12,7 +12,18 @@ import torch
 
 from tests.harness.families import SAVE, frames_of, save_tiny_hunyuan_video
 from tests.harness.models import save_tiny_flux, save_tiny_sd3
-from tests.harness.sessions import FIXED, FLUX, GATHER, OFF, SD3, Job, assert_bases_agree, pictures_of, run_job
+from tests.harness.sessions import (
+    DISTRIFUSION,
+    FIXED,
+    FLUX,
+    GATHER,
+    OFF,
+    SD3,
+    Job,
+    assert_bases_agree,
+    pictures_of,
+    run_job,
+)
 from tests.runtime.test_planner import plan_of, sent_in
 from tests.runtime.test_refusals import refusals
 from thinwire.controller.manifest.preflight.families import family_named
@@ -179,6 +190,26 @@ def test_prompts_of_other_lengths_follow_one_another(saved: Callable[[str], Path
     memory = plan_of(job).memory
     assert memory is not None
     assert steps[-1].base_memory_bytes <= memory.base_bytes  # no prompt's bases outlive it
+
+
+def test_distrifusion_is_exact_while_it_warms_up_whatever_a_prompts_length(saved: Callable[[str], Path]) -> None:
+    folder = saved("HunyuanVideoPipeline")
+    job = job_of(
+        folder,
+        "HunyuanVideoPipeline",
+        ring=2,
+        patch_mode=DISTRIFUSION,
+        millibits=8000,
+        warmup_steps=99,
+        prompts=PROMPTS,
+    )
+    reference = Reference.open(job.spec())
+    plain = [reference.generate_pixels(prompt) for prompt in job.spec().generation.prompts]
+    for picture, alone in zip(pictures_of(run_job(job)), plain, strict=True):
+        assert numpy.abs(picture - alone).max() <= TOLERANCE
+    seen = run_job(replace(job, warmup_steps=1))
+    assert all(numpy.isfinite(picture).all() for picture in pictures_of(seen))
+    assert seen[0].steps[-1].base_mismatches == seen[0].steps[-1].frames_refused == 0
 
 
 def test_a_prompt_of_the_most_tokens_sends_what_was_planned(tmp_path: Path) -> None:
