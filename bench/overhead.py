@@ -113,7 +113,6 @@ def time_codec(launch: Launch, spec: pb.RunSpec, millibits: int) -> CodecShare |
 
 
 def _spec(model: str | None, mode: pb.CompressionMode.ValueType, millibits: int) -> pb.RunSpec:
-
     path = model or in_box_model()
     prompts = [pb.Prompt(name=name, prompt=name, seed=1) for name in ("rocket", "pizza")]
     return pb.RunSpec(

@@ -26,13 +26,6 @@ NEAR = 0.8
 """A rung is put beside another codec's bits from this share of them on."""
 ROUNDING = 1.001
 """Rates are whole millibits, so a rung may be beside bits that it exceeds by a thousandth."""
-UNMEASURED = """Not measured yet. A transfer that hides behind computing needs processors of its own: on two cores with other work a
-step of 60 ms took 1.2 s, and what was hidden then says nothing of a link. On an idle machine, as root:
-`python -m bench overlap`, then `python -m bench page`. It also puts a ring's hops beside one gather."""  # noqa: E501
-"""Stands for `bench overlap` until its result is there."""
-UNTESTED = """No result yet: it wants a machine of its own. Until then take the order of strategies as a reasoned guess and the
-seconds as rough. On an idle machine: `python -m bench planner`, then `python -m bench page`."""  # noqa: E501
-"""Stands for `bench planner` until its result is there."""
 BEGIN, END = "<!-- made by `python -m bench page` -->", "<!-- end -->"
 
 
@@ -47,10 +40,8 @@ def main(arguments: list[str]) -> int:
     links = json.loads((RESULTS / "links.json").read_text())
     replay = json.loads((RESULTS / "replay.json").read_text())
     strategies = json.loads((RESULTS / "strategies.json").read_text())
-    overlap, planner = (
-        json.loads(path.read_text()) if (path := RESULTS / f"{name}.json").exists() else None
-        for name in ("overlap", "planner")
-    )
+    overlap = json.loads((RESULTS / "overlap.json").read_text())
+    planner = json.loads((RESULTS / "planner.json").read_text())
     pages = {
         ROOT / "README.md": _between_marks(ROOT / "README.md", fidelity_table(fidelity)),
         ROOT / "docs/strategies.md": _between_marks(ROOT / "docs/strategies.md", strategies_pages(strategies, overlap)),
@@ -73,7 +64,7 @@ def _between_marks(path: Path, section: str) -> str:
     return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END, 1)[1]}"
 
 
-def strategies_pages(strategies: dict[str, Any], overlap: dict[str, Any] | None) -> str:
+def strategies_pages(strategies: dict[str, Any], overlap: dict[str, Any]) -> str:
     return f"""
 ## Pictures and bytes, measured
 
@@ -82,12 +73,13 @@ def strategies_pages(strategies: dict[str, Any], overlap: dict[str, Any] | None)
 
 ## Hidden behind computing, measured
 
-{UNMEASURED if overlap is None else overlap_section(overlap) + chr(10) + _provenance(overlap)}
+{overlap_section(overlap)}
+{_provenance(overlap)}
 """
 
 
-def planner_page(planner: dict[str, Any] | None) -> str:
-    return UNTESTED if planner is None else f"{planner_section(planner)}\n\n{_provenance(planner)}"
+def planner_page(planner: dict[str, Any]) -> str:
+    return f"{planner_section(planner)}\n\n{_provenance(planner)}"
 
 
 def fidelity_table(result: dict[str, Any]) -> str:

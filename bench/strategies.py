@@ -130,7 +130,6 @@ def _prompts(pictures: int) -> list[pb.Prompt]:
 
 
 def _spec(degrees: dict[str, Any], millibits: int, pictures: int) -> pb.RunSpec:
-
     mode = pb.COMPRESSION_MODE_FIXED if millibits else pb.COMPRESSION_MODE_OFF
     return pb.RunSpec(
         job_name="strategies",

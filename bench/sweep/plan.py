@@ -16,8 +16,18 @@ SHORT_STEPS = 6
 
 _START_SECONDS = 5.5
 _LONGEST_SESSION_SECONDS = 60.0
-_BITS = {"transform-500": 0.55, "transform-600": 0.65, "transform-750": 0.8, "bits1": 1.2, "transform-1000": 1.05}
-_MORE_BITS = {"cf-1bit": 1.3, "bits2": 2.2, "transform-2000": 2.1, "cf-2bit": 2.4, "cf-lowrank32": 0.7}
+_BITS = {
+    "transform-500": 0.55,
+    "transform-600": 0.65,
+    "transform-750": 0.8,
+    "transform-1000": 1.05,
+    "transform-2000": 2.1,
+    "bits1": 1.2,
+    "bits2": 2.2,
+    "cf-1bit": 1.3,
+    "cf-2bit": 2.4,
+    "cf-lowrank32": 0.7,
+}
 _PIPEFUSION_SHARE = 0.085
 _USUAL_BITS = 4.0
 _WHOLE_BITS = 16.0
@@ -111,7 +121,7 @@ def _picture_seconds(run: Planned, layout: Layout, steps: int) -> float:
     if variant.pipefusion > 1:
         return made * layout.compute_seconds * 1.2 + made * whole * _PIPEFUSION_SHARE
     if variant.is_coded:
-        bits = (_BITS | _MORE_BITS).get(variant.rung, _USUAL_BITS if variant.rung else 1.0)
+        bits = _BITS.get(variant.rung, _USUAL_BITS if variant.rung else 1.0)
         picture = made * (1.3 * layout.compute_seconds + whole * bits / _WHOLE_BITS) + whole
         cold = 5 * whole if variant.adaptive else 0.0
         return variant.pictures * picture + cold

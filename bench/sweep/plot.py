@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import ScalarFormatter
 
 from bench.sweep.table import Cell, bound_seconds, cells
+from bench.sweep.variants import ADAPTIVE, RING
 
 _COLOURS = {
     "thinwire": "tab:blue",
@@ -17,7 +18,6 @@ _COLOURS = {
     "uncompressed patches": "tab:purple",
     "one process": "black",
 }
-_ADAPTIVE = "thinwire adaptive"
 _ADAPTIVE_COLOUR = "tab:green"
 _MARKERS = "osD^v<>PX*hp"
 
@@ -31,7 +31,7 @@ def draw(told: dict[str, Any], folder: Path) -> None:
 
 
 def _colour(cell: Cell) -> str:
-    return _ADAPTIVE_COLOUR if cell.variant == _ADAPTIVE else _COLOURS[cell.kind]
+    return _ADAPTIVE_COLOUR if cell.variant == ADAPTIVE.name else _COLOURS[cell.kind]
 
 
 def _draw_times(found: list[Cell], told: dict[str, Any], path: Path) -> None:
@@ -46,10 +46,10 @@ def _draw_times(found: list[Cell], told: dict[str, Any], path: Path) -> None:
             color=_colour(line[0]),
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,
-            linewidth=2.2 if variant == _ADAPTIVE else 0.9,
+            linewidth=2.2 if variant == ADAPTIVE.name else 0.9,
             label=variant,
         )
-        if variant in (_ADAPTIVE, "xfuser ring"):
+        if variant in (ADAPTIVE.name, RING.name):
             bounds = [bound_seconds(found, told, cell) or float("nan") for cell in line]
             axes.plot(
                 mbits, [1e3 * b for b in bounds], color=_colour(line[0]), linestyle=":", label=f"bound of {variant}"
@@ -70,7 +70,7 @@ def _draw_fronts(found: list[Cell], path: Path) -> None:
     figure, grid = plt.subplots(rows, columns, figsize=(11, 3.6 * rows), squeeze=False)
     for axes, ratio in zip(grid.flat, ratios, strict=False):
         for cell in (cell for cell in found if cell.ratio == ratio):
-            star = cell.variant == _ADAPTIVE
+            star = cell.variant == ADAPTIVE.name
             axes.scatter(
                 cell.seconds[0], cell.psnr_db, color=_colour(cell), marker="*" if star else "o", s=120 if star else 22
             )

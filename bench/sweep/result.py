@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from bench.about import about
+from bench.about import about, origin
 from bench.sweep.plan import Layout, Planned
 from bench.sweep.run import Made, Setting
 from thinwire.runtime.picture import Pixels
@@ -24,7 +24,7 @@ class ResultFile:
     setting: Setting
     told: dict[str, Any]
     references: dict[int, Pixels] = field(default_factory=dict)
-    commit: str = field(default_factory=lambda: about()["commit"])
+    commit: str = field(default_factory=lambda: origin()["commit"])
 
     @classmethod
     def taken_up(cls, path: Path, setting: Setting) -> ResultFile:

@@ -19,7 +19,7 @@ from bench.sweep.law import LawHooks
 from bench.sweep.variants import Kind, Variant
 from tests.netlab.lab import INTERFACE, Lab
 from tests.netlab.namespaces import enter
-from thinwire.compression import rung_named
+from thinwire.compression import CALIBRATION_FILE, rung_named
 from thinwire.proto.thinwire.v1alpha1 import run_spec_pb2 as pb
 from thinwire.runtime.exchange.boundary import StepBoundary
 from thinwire.runtime.exchange.rates import OFF_MILLIBITS, RateTable
@@ -50,7 +50,7 @@ class Setting:
     @property
     def is_calibrated(self) -> bool:
         """Whether there are transform rungs: a calibration was named, or the model brings its own."""
-        return bool(self.calibration) or (Path(self.model) / "calibration.safetensors").exists()
+        return bool(self.calibration) or (Path(self.model) / CALIBRATION_FILE).exists()
 
     def spec(self, variant: Variant, first_prompt: int = 0) -> pb.RunSpec:
         """Return the job of a variant that begins with a prompt of that number."""

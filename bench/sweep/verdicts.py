@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.sweep import variants
 from bench.sweep.plan import FAST_RATIO
 from bench.sweep.table import Cell, bound_seconds, cell_of, cells
 from thinwire.controller.policy.law import AS_SHORT
 
 PAPERS_RATIO = 18.0
 WHOLE_MILLIBITS = 32_000
-ADAPTIVE, RING, OFF, ONE_BIT = "thinwire adaptive", "xfuser ring", "thinwire off", "cf-1bit"
+ADAPTIVE, RING, OFF, ONE_BIT = (
+    variant.name for variant in (variants.ADAPTIVE, variants.RING, variants.OFF, variants.ONE_BIT)
+)
 HEADINGS = ("asked", "ratio", "measured", "verdict", "cause where missed")
 
 _BOUND = (

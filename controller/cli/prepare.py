@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import json_format
 
@@ -17,7 +18,6 @@ from thinwire.controller.manifest.job import CompressionMode, DiffusionJob
 from thinwire.controller.manifest.run_spec import run_spec
 from thinwire.controller.planner import JobPlan, plan_job
 from thinwire.controller.planner.announce import plan_message
-from thinwire.controller.planner.layout import layout_of
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import EmulatedLinkPhase
 
 SINGLE_MODULE = "thinwire.runtime.single"
@@ -25,12 +25,12 @@ SINGLE_MODULE = "thinwire.runtime.single"
 
 def run_file(
     job: DiffusionJob,
-    planned: JobPlan,
+    planned: JobPlan | None,
     output: Path,
     link: Sequence[EmulatedLinkPhase],
     calibration: Path | None = None,
 ) -> RunFile:
-    """The job itself, as it is planned here, in `output` (absolute)."""
+    """The job itself, as it is planned here (None: without a plan to tell), in `output` (absolute)."""
     state = StateFolder(output)
     first = max(state.attempts(), default=0) + 1
     spec = run_spec(job, attempt=first, output_dir=output, emulated_link=link)
@@ -48,7 +48,7 @@ def run_file(
         run_spec=json_format.MessageToDict(spec, preserving_proto_field_name=True),
         torchrun=[sys.executable, "-m", "torch.distributed.run"],
         ranks_on_cpu=job.accelerator == "cpu",
-        plan=json_format.MessageToDict(plan_message(here(job), planned), preserving_proto_field_name=True),
+        plan=_told(job, planned) if planned is not None else {},
     )
 
 
@@ -61,6 +61,9 @@ def uncompressed(job: DiffusionJob, output: Path, link: Sequence[EmulatedLinkPha
 
 def single(job: DiffusionJob, output: Path) -> RunFile:
     """The same pictures by plain diffusers in one process, which has no link."""
-    named = replace(job, name=f"{job.name}-single")
-    alone = run_file(named, JobPlan(layout_of(here(named)), ()), output, ())
-    return replace(alone, ranks=1, rank_module=SINGLE_MODULE, plan={})
+    alone = run_file(replace(job, name=f"{job.name}-single"), None, output, ())
+    return replace(alone, ranks=1, rank_module=SINGLE_MODULE)
+
+
+def _told(job: DiffusionJob, planned: JobPlan) -> dict[str, Any]:
+    return json_format.MessageToDict(plan_message(here(job), planned), preserving_proto_field_name=True)

@@ -212,10 +212,10 @@ class _Place:
         attention, times = self.attention, self.layers * self.attention.forwards * patches
         ulysses, ring = self.degree(Dimension.ULYSSES), self.degree(Dimension.RING)
         channels = attention.heads // ulysses * attention.head_dim
-        key_rows = self.shard_rows // patches + self.text_rows
-        query_rows = key_rows if self.shards_text else key_rows + self.batch * attention.text_tokens
-        if attention.text_varies:
-            query_rows = self.shard_rows + self.batch * attention.text_tokens
+        image_rows = self.shard_rows // patches
+        key_rows = image_rows + self.text_rows
+        always_sharded = self.shards_text and not attention.text_varies
+        query_rows = key_rows if always_sharded else image_rows + self.batch * attention.text_tokens
         if (group := self.groups[Dimension.ULYSSES]) is not None:
             for rows in (query_rows, key_rows, key_rows, query_rows):  # query, key, value; then what attention gave
                 yield Flow(Operation.ULYSSES, group.link_class, rows, channels, ulysses - 1, times)

@@ -44,9 +44,9 @@ log = structlog.get_logger(__name__)
 def open_exchange(setting: Setting, compression: Compression) -> OpenedExchange:
     """Open what `compression.mode` asks for. Collective."""
     if compression.mode == CompressionMode.COMPRESSION_MODE_OFF:
+        patched = setting.world.degrees.patch_mode is not PatchMode.NONE
         # What varies from prompt to prompt cannot be counted from shapes beforehand.
-        is_counted = setting.pacer.emulates or setting.traffic.varies
-        ours = is_counted or setting.world.degrees.patch_mode is not PatchMode.NONE
+        ours = setting.pacer.emulates or setting.traffic.varies or patched
         return _open_uncoded(setting, compression) if ours else _open_untouched(setting)
     return _open_coded(setting, compression)
 

@@ -138,10 +138,10 @@ def plan_traffic(
     sharded_text = (shape.text_varies or shape.text_tokens % degrees.sequence == 0) and stages == 1
     shard_rows = batch * (shape.image_tokens // degrees.sequence)
     text_rows = batch * -(-shape.text_tokens // degrees.sequence) if sharded_text else 0
-    key_rows = shard_rows // patches + text_rows
-    query_rows = key_rows if sharded_text else key_rows + batch * shape.text_tokens
-    if shape.text_varies:
-        query_rows = shard_rows + batch * shape.text_tokens
+    image_rows = shard_rows // patches
+    key_rows = image_rows + text_rows
+    always_sharded = sharded_text and not shape.text_varies
+    query_rows = key_rows if always_sharded else image_rows + batch * shape.text_tokens
     width = shape.heads * shape.head_dim
     latents = shape.latent_channels, shape.latents // degrees.sequence // patches
 

@@ -44,7 +44,7 @@ def best_by_brute_force(budget, demands):
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(budgets, demand_lists)
 def test_an_allocation_stays_within_its_budget_and_at_most_one_step_from_the_best(budget, demands):
     allocation = allocate(budget, demands)
@@ -56,7 +56,7 @@ def test_an_allocation_stays_within_its_budget_and_at_most_one_step_from_the_bes
     assert error <= best + step + 1e-12
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(budgets, demand_lists)
 def test_what_an_allocation_spends_cannot_be_spent_better_on_the_hull(budget, demands):
     """At a budget that the hull reaches, no choice whatever of rungs has less error."""

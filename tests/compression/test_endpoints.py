@@ -37,7 +37,7 @@ from thinwire.compression import (
 SIZE = (24, 40)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, dtypes, orders, base_formats, st.lists(rungs, min_size=1, max_size=6), seeds)
 def test_both_ends_hold_the_same_bits_after_every_frame_of_any_rung_sequence(shape, dtype, order, form, sequence, seed):
     encoder, decoder = pair(*shape, dtype, order=order, base_format=form)
@@ -49,7 +49,7 @@ def test_both_ends_hold_the_same_bits_after_every_frame_of_any_rung_sequence(sha
         assert bool(torch.isfinite(arrived).all())
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(orders, base_formats, st.lists(rungs, min_size=1, max_size=8))
 def test_error_feedback_does_not_drift_over_a_thousand_steps(order, form, cycle):
     encoder, decoder = pair(*SIZE, order=order, base_format=form)

@@ -14,10 +14,11 @@ import torch
 import torch.distributed as dist
 
 from tests.harness.ranks import run_ranks
+from tests.harness.windows import window_of
 from tests.netlab.lab import INTERFACE, Lab
 from tests.netlab.namespaces import enter
 from thinwire.controller.policy.estimator import LinkEstimate, observe
-from thinwire.controller.policy.reports import Window, refusal_of_window
+from thinwire.controller.policy.reports import refusal_of_window
 from thinwire.runtime.exchange.meter import Operation, StepMeter
 from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.exchange.pacing import Pacer
@@ -84,16 +85,7 @@ def observed(steps: Sequence[tuple[WindowFacts, ...]]) -> dict[str, LinkEstimate
     """What the controller makes of the windows, by operation."""
     estimates: dict[str, LinkEstimate] = {}
     for facts in (facts for step in steps for facts in step):
-        window = Window(
-            facts.link_class,
-            facts.operation,
-            facts.count,
-            facts.sum_bytes,
-            facts.sum_seconds,
-            facts.sum_bytes_squared,
-            facts.sum_bytes_seconds,
-            values=facts.values,
-        )
+        window = window_of(facts)
         assert refusal_of_window(window) is None
         estimates[facts.operation] = observe(estimates.get(facts.operation, LinkEstimate()), window)
     return estimates

@@ -10,6 +10,8 @@ from thinwire.controller.manifest.preflight.strategies import Strategy
 
 _COMPONENTS = ("transformer", "vae", "scheduler", "text_encoder", "tokenizer")
 _SECOND_ENCODER = ("text_encoder_2", "tokenizer_2")
+_NO_STAGES = "its transformer has no stages"
+_NO_SECOND_BRANCH = "its guidance is an embedding: there is no second branch to share"
 
 
 class TextTokens(Enum):
@@ -74,7 +76,7 @@ FAMILIES = (
         text_must_divide=True,
         guides_by_batch=False,
         combines_inputs=True,
-        missing_upstream={Strategy.CFG: "its guidance is an embedding: there is no second branch to share"},
+        missing_upstream={Strategy.CFG: _NO_SECOND_BRANCH},
     ),
     Family("PixArtAlphaPipeline", default_max_sequence_length=120),
     Family("PixArtSigmaPipeline", default_max_sequence_length=300),
@@ -94,7 +96,7 @@ FAMILIES = (
         shares_rows=False,
         latent_frames_step=1,
         missing_upstream={
-            Strategy.PIPEFUSION: "its transformer has no stages",
+            Strategy.PIPEFUSION: _NO_STAGES,
             Strategy.CFG: "its pipeline runs one branch after the other, on the same ranks",
         },
     ),
@@ -109,8 +111,8 @@ FAMILIES = (
         shares_rows=False,
         latent_frames_step=1,
         missing_upstream={
-            Strategy.PIPEFUSION: "its transformer has no stages",
-            Strategy.CFG: "its guidance is an embedding: there is no second branch to share",
+            Strategy.PIPEFUSION: _NO_STAGES,
+            Strategy.CFG: _NO_SECOND_BRANCH,
         },
     ),
 )

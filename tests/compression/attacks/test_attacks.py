@@ -33,7 +33,7 @@ def test_an_attack_is_refused_for_what_it_is_and_changes_nothing(attack, kernel)
     assert decoder.checksum() == before
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(rungs, st.data())
 def test_a_mutated_frame_is_never_accepted(rung, data):
     decoder, frame = prepared(rung)
@@ -48,7 +48,7 @@ def test_a_mutated_frame_is_never_accepted(rung, data):
     assert decoder.checksum() == before
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(rungs, st.binary(max_size=200))
 def test_noise_is_never_accepted(rung, noise):
     decoder, _ = prepared(rung)

@@ -27,7 +27,7 @@ from thinwire.compression.kernels.native import load_native_kernel
 PLAIN_BASIS = Basis(*(torch.eye(16).repeat(3, 1, 1),) * 2, torch.zeros(48, dtype=torch.int16))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, dtypes, orders, base_formats, st.lists(fixed_rungs, min_size=1, max_size=5), seeds)
 def test_the_native_kernel_writes_the_bits_of_the_reference(shape, dtype, order, form, sequence, seed):
     native = pair(*shape, dtype, order=order, base_format=form, decoder_kernel="eager")
@@ -43,7 +43,7 @@ def test_the_native_kernel_writes_the_bits_of_the_reference(shape, dtype, order,
         assert same_bits(native[1].prediction(), eager[1].prediction())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(shapes, dtypes, orders, base_formats, st.lists(st.sampled_from(RUNGS), min_size=1, max_size=5), seeds)
 def test_both_kernels_read_one_frame_of_any_rung_alike(shape, dtype, order, form, sequence, seed):
     encoder, native = pair(*shape, dtype, order=order, base_format=form)

@@ -55,7 +55,7 @@ def check_alike(shape, dtype, order, form, sequence, tensors, key_frames=()):
         assert len({end.checksum() for end in (*native, *eager)}) == 1
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     shapes,
     dtypes,
@@ -78,7 +78,7 @@ def test_kernels_agree_across_blocks_of_the_trellis(rows):
     check_alike((rows, 2, 9), torch.float32, 2, BaseFormat.FULL, sequence, tensors, {0})
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(
     st.tuples(st.integers(1, 40), st.integers(1, 3), st.integers(1, 12)),
     orders,
@@ -105,7 +105,7 @@ def outcome(decoder, frame, said):
     return said_back, decoder.checksum()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from([(3, 1, 5), (9, 2, 4), (1, 1, 1), (17, 1, 16)]),
     st.sampled_from(RATES),

@@ -45,7 +45,7 @@ def test_an_unknown_rung_is_refused_with_the_names_there_are():
         rung_named("int5")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(rungs, shapes, dtypes)
 def test_the_size_of_a_frame_is_known_beforehand(rung, shape, dtype):
     size = frame_bytes(rung, *shape, dtype)

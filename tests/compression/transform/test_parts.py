@@ -70,7 +70,7 @@ def saved(bits, amplitude_codes):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.integers(-12, 12), min_size=1, max_size=4), st.integers(0, 24))
 def test_water_filling_is_as_good_as_trying_everything(amplitude_codes, planes):
     """With eight rows a bit plane of one component is one byte, so the budget is met exactly."""

@@ -68,7 +68,7 @@ def ends(rows=ROWS, heads=HEADS, size=SIZE, dtype=torch.float32, basis=None, **o
     return tuple(end(STREAM, *shape, kernel=kernel, basis=basis, **options) for end in (StreamEncoder, StreamDecoder))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     st.sampled_from([(40, 3, 8), (1, 1, 4), (7, 2, 5), (0, 1, 4), (3, 1, 1), (65, 1, 16)]),
     dtypes,
@@ -174,7 +174,7 @@ def test_the_reported_error_is_the_one_in_the_metric(kernel):
 EVERY_RUNG = tuple(RUNGS) + TRANSFORMS
 
 
-@settings(max_examples=2, deadline=None)
+@settings(max_examples=2)
 @given(orders, base_formats, st.lists(st.sampled_from(EVERY_RUNG), min_size=4, max_size=12))
 def test_error_feedback_never_drifts_whatever_rungs_take_turns_for_a_thousand_steps(order, form, cycle):
     encoder, decoder = ends(rows=12, heads=1, size=8, order=order, base_format=form)
@@ -282,7 +282,7 @@ def other_basis():
     return basis.forward * 2, basis.inverse / 2, basis.codes
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.binary(min_size=120, max_size=120), st.integers(-300, 300))
 def test_any_payload_with_a_good_header_is_refused_or_understood(noise, common):
     """A decoder fed with noise neither crashes nor takes in what is not finite."""

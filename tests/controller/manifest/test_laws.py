@@ -35,7 +35,7 @@ PLACES = (
 
 
 @given(manifests())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_random_valid_job_is_accepted_and_reaches_the_ranks_as_it_was_written(raw: dict[str, Any]) -> None:
     assert validate(raw) == []
     job = DiffusionJob.from_raw(raw)
@@ -65,20 +65,20 @@ def test_a_random_valid_job_is_accepted_and_reaches_the_ranks_as_it_was_written(
 
 
 @given(manifests())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_job_that_is_written_as_yaml_is_read_as_it_was(raw: dict[str, Any]) -> None:
     assert parse(yaml.safe_dump(raw)).raw == raw
 
 
 @given(manifests())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_defaults_change_nothing_that_is_there_already(raw: dict[str, Any]) -> None:
     assert defaulted(defaulted(raw)) == defaulted(raw)
     assert validate(defaulted(raw), before=raw) == []
 
 
 @given(st.sampled_from(PLACES), JUNK)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_junk_anywhere_is_refused_in_sentences_or_harmless(place: str, junk: Any) -> None:
     raw = manifest({place: junk})
     refusals = validate(raw)

@@ -87,7 +87,7 @@ def test_a_folder_in_the_file_s_place_is_damage(tmp_path: Path) -> None:
 
 
 @given(length=st.integers(0, len(WHOLE) - 1), junk=st.binary(max_size=40))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_file_but_the_whole_one_passes(tmp_path_factory: pytest.TempPathFactory, length: int, junk: bytes) -> None:
     file = tmp_path_factory.mktemp("cut") / "model.safetensors"
     data = WHOLE[:length] + junk

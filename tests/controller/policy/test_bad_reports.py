@@ -41,7 +41,7 @@ spoils: st.SearchStrategy[Spoil] = st.one_of(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(spoils, min_size=1, max_size=4), st.integers(0, 1000))
 def test_bad_reports_between_good_ones_are_counted_and_move_nothing(drawn: list[Spoil], seed: int):
     chance = random.Random(seed)
@@ -61,7 +61,7 @@ def test_bad_reports_between_good_ones_are_counted_and_move_nothing(drawn: list[
     assert len(spoiled.refusals) == bad
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(1, 99), st.integers(1, 40))
 def test_a_replayed_stream_and_reports_out_of_order_move_nothing(at: int, back: int):
     said: list[Step] = []

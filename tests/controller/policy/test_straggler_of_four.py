@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.simulator.job import LADDER, OFF_MILLIBITS, limits, rung_at
+from tests.harness.windows import window_of
 from thinwire.controller.policy import tuner
 from thinwire.controller.policy.reports import Step, Window
 from thinwire.runtime.exchange.meter import Operation, Sample
@@ -33,19 +34,7 @@ def measured(rates: dict[str, int], inter_bytes_per_second: float) -> tuple[Wind
     nothing = [0.0] * len(Operation)
     totals = StepTotals(*[0.0] * len(StepTotals.__dataclass_fields__))
     reports = [RankReport(totals, None, [], [], nothing, nothing, transfers_of(samples)) for _ in range(RANKS)]
-    return tuple(
-        Window(
-            facts.link_class,
-            facts.operation,
-            facts.count,
-            facts.sum_bytes,
-            facts.sum_seconds,
-            facts.sum_bytes_squared,
-            facts.sum_bytes_seconds,
-            values=facts.values,
-        )
-        for facts in windows_of(reports, GROUPS)
-    )
+    return tuple(window_of(facts) for facts in windows_of(reports, GROUPS))
 
 
 def test_one_slow_link_of_four_lowers_the_rate_between_nodes_and_no_other():
