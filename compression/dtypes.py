@@ -14,6 +14,12 @@ def dtype_wire_id(dtype: torch.dtype) -> int:
     return _WIRE_IDS[dtype]
 
 
+def dtype_named(wire_id: int) -> str:
+    """Return the name of a dtype by the wire format's number, or the number of one that there is not."""
+    names = {number: str(dtype).removeprefix("torch.") for dtype, number in _WIRE_IDS.items()}
+    return names.get(wire_id, f"number {wire_id}")
+
+
 def dtype_bytes(dtype: torch.dtype) -> int:
     """Return the bytes of one element; raises TensorError as `dtype_wire_id` does."""
     return 4 if dtype_wire_id(dtype) == 0 else 2

@@ -79,6 +79,8 @@ class _Endpoint:
         self._state.reset()
 
     def _header(self, rung: Rung, epoch: int, step: int, key_frame: bool) -> tuple[bytes, int]:
+        if not isinstance(rung, Rung):
+            raise RungError(f"rung: expected a rung, such as rung_named('bits2'), got {rung!r}")
         size = self._sizes.get(rung.name)
         if size is None:
             size = self._sizes[rung.name] = frame_bytes(rung, self._shape[0], self._shape[1], self._dtype)

@@ -29,12 +29,20 @@ class FrameError(CodecError):
 
 
 class LengthError(FrameError):
-    """The frame is shorter or longer than rung and shape demand."""
+    """The frame is shorter or longer than rung and shape demand.
 
-    def __init__(self, expected_bytes: int, got_bytes: int) -> None:
-        super().__init__(f"frame: expected {expected_bytes} bytes, got {got_bytes}; ask for a key frame")
+    difference: the first field in which its header differs from what was agreed, what was expected and what came; None
+    where it has no header or the same.
+    """
+
+    def __init__(
+        self, expected_bytes: int, got_bytes: int, difference: tuple[str, object, object] | None = None
+    ) -> None:
+        said = "" if difference is None else " (its header, {}: expected {}, got {})".format(*difference)
+        super().__init__(f"frame: expected {expected_bytes} bytes, got {got_bytes}{said}; ask for a key frame")
         self.expected_bytes = expected_bytes
         self.got_bytes = got_bytes
+        self.difference = difference
 
 
 class HeaderMismatch(FrameError):  # noqa: N818  (it names the fact, its subclasses the faults)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from thinwire.compression.checksums import crc32
-from thinwire.compression.dtypes import dtype_wire_id
+from thinwire.compression.dtypes import dtype_named, dtype_wire_id
 from thinwire.compression.errors import ChecksumError, HeaderMismatch, LengthError, MagicError, VersionError
 from thinwire.compression.rungs.base import Rung
 from thinwire.compression.streams import BaseFormat, StreamId
@@ -90,11 +90,10 @@ def open_frame(frame: Tensor, header: bytes, expected_bytes: int) -> Tensor:
 
     Raises LengthError, MagicError, VersionError, HeaderMismatch or ChecksumError, in this order.
     """
-    if frame.numel() != expected_bytes:
-        raise LengthError(expected_bytes, frame.numel())
+    require_length(frame, header, expected_bytes)
     prefix = bytes(frame[:HEADER_BYTES].cpu().numpy())
     if prefix[:CHECKED_BYTES] != header:
-        _explain_mismatch(header, prefix[:CHECKED_BYTES])
+        _refuse_header(header, prefix[:CHECKED_BYTES])
     payload = frame[HEADER_BYTES:]
     (promised,) = _CRC.unpack(prefix[CHECKED_BYTES:])
     got = crc32(payload)
@@ -103,22 +102,33 @@ def open_frame(frame: Tensor, header: bytes, expected_bytes: int) -> Tensor:
     return payload
 
 
-def _explain_mismatch(expected: bytes, got: bytes) -> None:
+def require_length(frame: Tensor, header: bytes, expected_bytes: int) -> None:
+    """Raise LengthError unless the frame has so many bytes, with what its header says otherwise, if it is one."""
+    if frame.numel() == expected_bytes:
+        return
+    prefix = bytes(frame[:CHECKED_BYTES].cpu().numpy())
+    readable = len(prefix) == CHECKED_BYTES and prefix[:3] == header[:3]
+    raise LengthError(expected_bytes, frame.numel(), _difference(header, prefix) if readable else None)
+
+
+def _refuse_header(expected: bytes, got: bytes) -> None:
     """Raise the error that names the first field in which two headers differ."""
+    difference = _difference(expected, got)
+    if difference is not None:
+        raise {"magic": MagicError, "version": VersionError}.get(difference[0], HeaderMismatch)(*difference)
+
+
+def _difference(expected: bytes, got: bytes) -> tuple[str, object, object] | None:
+    """Return the first field in which two headers differ, what was expected and what came."""
     for field, wanted, came in zip(_FIELDS, _LAYOUT.unpack(expected), _LAYOUT.unpack(got), strict=True):
-        if wanted == came:
-            continue
-        if field == "magic":
-            raise MagicError(field, wanted, came)
-        if field == "version":
-            raise VersionError(field, wanted, came)
-        if field == "format":
-            _explain_format(wanted, came)
-        raise HeaderMismatch(field, wanted, came)
+        if wanted != came:
+            return _format_difference(wanted, came) if field == "format" else (field, wanted, came)
+    return None
 
 
-def _explain_format(expected: int, got: int) -> None:
+def _format_difference(expected: int, got: int) -> tuple[str, object, object] | None:
     for part, shift, mask in _FORMAT_PARTS:
         wanted, came = expected >> shift & mask, got >> shift & mask
         if wanted != came:
-            raise HeaderMismatch(part, wanted, came)
+            return (part, dtype_named(wanted), dtype_named(came)) if part == "dtype" else (part, wanted, came)
+    return None

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from thinwire.compression.dtypes import dtype_wire_id
-from thinwire.compression.errors import LengthError, NonFiniteError, PayloadError
-from thinwire.compression.frames import HEADER_BYTES, open_frame
+from thinwire.compression.errors import NonFiniteError, PayloadError
+from thinwire.compression.frames import HEADER_BYTES, open_frame, require_length
 from thinwire.compression.kernels.build import BuildError, built_library
 from thinwire.compression.kernels.eager import EagerCoder, EagerKernel
 from thinwire.compression.kernels.fingerprint import fingerprint_of
@@ -128,7 +128,7 @@ class NativeCoder:
         if rung_at is None:
             self._reference.decode(frame, rung, header, x_RC, key_frame=key_frame)
             return
-        payload_bytes = self._payload_bytes(frame, rung)
+        payload_bytes = self._payload_bytes(frame, rung, header)
         stream.newest = state.newest
         status = kernel.decode_call(
             self._stream_at,
@@ -151,7 +151,7 @@ class NativeCoder:
         self, basis: BoundBasis, frame: Tensor, rung: Rung, header: bytes, x_RC: Tensor, *, key_frame: bool
     ) -> None:
         kernel, state = self._kernel, self._state
-        payload_bytes = self._payload_bytes(frame, rung)
+        payload_bytes = self._payload_bytes(frame, rung, header)
         after = basis.after(self._memory(key_frame=key_frame))
         self._stream.newest = state.newest
         status = kernel.transform_decode_call(
@@ -172,11 +172,10 @@ class NativeCoder:
             return
         state.newest, state.memory = self._stream.newest, after
 
-    def _payload_bytes(self, frame: Tensor, rung: Rung) -> int:
+    def _payload_bytes(self, frame: Tensor, rung: Rung, header: bytes) -> int:
         """Return what a frame of this rung carries; raises LengthError where `frame` is shorter or longer."""
         payload_bytes = rung.payload_bytes(self._state.rows, self._state.channels, self._dtype)
-        if frame.numel() != HEADER_BYTES + payload_bytes:
-            raise LengthError(HEADER_BYTES + payload_bytes, frame.numel())
+        require_length(frame, header, HEADER_BYTES + payload_bytes)
         return payload_bytes
 
     def _moved_on(self, *, key_frame: bool) -> None:

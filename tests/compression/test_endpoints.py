@@ -248,6 +248,40 @@ def test_a_room_of_another_size_is_refused():
         encoder.encode(torch.zeros(SIZE), rung=BITS2, epoch=1, step=0, out=torch.empty(10, dtype=torch.uint8))
 
 
+@pytest.mark.parametrize(
+    ("frame", "said"),
+    [
+        (torch.zeros(10), r"frame: expected \[n\] of torch.uint8, got \[10\] of torch.float32"),
+        (torch.zeros(2, 5, dtype=torch.uint8), r"frame: expected \[n\] of torch.uint8, got \[2, 5\]"),
+        (torch.zeros(20, dtype=torch.uint8)[::2], "frame: expected a contiguous tensor"),
+        (torch.zeros(10, dtype=torch.uint8, device="meta"), "frame: expected it on cpu, got meta"),
+    ],
+)
+def test_what_is_no_row_of_bytes_is_no_frame(frame, said):
+    _, decoder = pair(*SIZE)
+    with pytest.raises(TensorError, match=said):
+        decoder.decode(frame, rung=BITS2, epoch=1, step=0)
+
+
+@pytest.mark.parametrize(
+    "out", [torch.empty(40, 24), torch.empty(SIZE, dtype=torch.bfloat16), torch.empty(SIZE[::-1]).t()]
+)
+def test_a_room_of_another_kind_is_refused_by_a_receiver(out):
+    encoder, decoder = pair(*SIZE)
+    frame = encoder.encode(torch.zeros(SIZE), rung=BITS2, epoch=1, step=0).frame
+    with pytest.raises(TensorError, match="out: expected"):
+        decoder.decode(frame, rung=BITS2, epoch=1, step=0, out=out)
+
+
+@pytest.mark.parametrize("rung", ["bits2", None, 2_000])
+def test_what_is_no_rung_is_refused(rung):
+    encoder, decoder = pair(*SIZE)
+    with pytest.raises(RungError, match=f"rung: expected a rung, such as .*, got {rung!r}"):
+        encoder.encode(torch.zeros(SIZE), rung=rung, epoch=1, step=0)
+    with pytest.raises(RungError, match=f"rung: expected a rung, such as .*, got {rung!r}"):
+        decoder.decode(torch.zeros(10, dtype=torch.uint8), rung=rung, epoch=1, step=0)
+
+
 @pytest.mark.parametrize("rung", [rung for rung in RUNGS if not rung.carries_key_frames], ids=lambda rung: rung.name)
 def test_a_key_frame_on_a_coarse_rung_is_refused(rung):
     encoder, _ = pair(*SIZE)

@@ -24,6 +24,7 @@ from thinwire.compression import (
     StreamId,
     VersionError,
     choose_kernel,
+    frame_bytes,
 )
 
 SIZE = (24, 40)
@@ -115,6 +116,8 @@ def test_ends_that_were_opened_differently_refuse_each_other(field, options):
     with pytest.raises(HeaderMismatch) as caught:
         decoder.decode(one_frame(), rung=BITS2, epoch=7, step=9)
     assert caught.value.field == field
+    if field == "dtype":
+        assert "frame header, dtype: expected bfloat16, got float32" in str(caught.value)
 
 
 def test_a_shape_of_the_same_size_is_refused():
@@ -122,6 +125,33 @@ def test_a_shape_of_the_same_size_is_refused():
     with pytest.raises(HeaderMismatch) as caught:
         decoder.decode(one_frame(), rung=BITS2, epoch=7, step=9)
     assert (caught.value.field, caught.value.expected, caught.value.got) == ("rows", 40, 24)
+
+
+@pytest.mark.parametrize("kernel", ["native", "eager"])
+@pytest.mark.parametrize(
+    ("shape", "dtype", "rung", "said"),
+    [
+        ((24, 48), torch.float32, BITS2, "channels: expected 48, got 40"),
+        ((23, 40), torch.float32, BITS2, "rows: expected 23, got 24"),
+        ((24, 40), torch.bfloat16, RAW, "dtype: expected bfloat16, got float32"),
+        ((24, 40), torch.float32, LADDER[2], "rung: expected 2, got 4"),
+    ],
+)
+def test_a_frame_of_another_size_says_what_its_ends_do_not_agree_on(kernel, shape, dtype, rung, said):
+    _, decoder = pair(*shape, dtype, decoder_kernel=kernel)
+    frame = one_frame(RAW if rung is RAW else BITS2)
+    size = frame_bytes(rung, *shape, dtype)
+    with pytest.raises(LengthError) as caught:
+        decoder.decode(frame, rung=rung, epoch=7, step=9)
+    assert str(caught.value) == (
+        f"frame: expected {size} bytes, got {frame.numel()} (its header, {said}); ask for a key frame"
+    )
+
+
+def test_what_is_no_frame_at_all_has_a_length_and_no_more():
+    _, decoder = pair(*SIZE)
+    with pytest.raises(LengthError, match=r"bytes, got 100; ask for a key frame"):
+        decoder.decode(torch.full((100,), 7, dtype=torch.uint8), rung=BITS2, epoch=7, step=9)
 
 
 @pytest.mark.parametrize(

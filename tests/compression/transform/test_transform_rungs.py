@@ -231,8 +231,9 @@ def test_a_basis_of_another_width_is_refused():
 
 @pytest.mark.parametrize("rate", [0, 249, 6_001])
 def test_rates_beyond_the_ladder_are_refused(rate):
-    with pytest.raises(RungError, match="expected 250 to 6000 millibits"):
-        TransformRung(rate)
+    for make in (lambda: TransformRung(rate), lambda: rung_named(f"transform-{rate}")):
+        with pytest.raises(RungError, match=f"transform rate: expected 250 to 6000 millibits, got {rate}"):
+            make()
 
 
 def test_a_law_that_orders_rungs_by_loss_finds_every_transform_rung_below_int8():
