@@ -3,9 +3,7 @@
 At one rate all exchanges of an operation have one size, so a window alone cannot tell alpha from beta. These rules part
 them:
 
-- alpha comes from size changes. Two windows side by side in time share one link, so where their sizes differ at least
-  twofold (a key frame beside a coded step, a new rate) the line through both gives alpha; so does a window that
-  holds several sizes. The newest line, the last few, and alpha as it was vote: a line that a changing link bent loses.
+- alpha comes from size changes: a key frame beside coded steps, a new rate, a window of several sizes (fixed_cost.py).
   Until there is one, the line through two operations of the same step stands in (`introduced`).
 - beta follows at once. With variance proportional to size the weighted least squares slope is the ratio of sums, which
   is the byte-weighted harmonic mean of the windows' throughputs; weights fall by `DECAY` per window. Two windows in a
@@ -15,7 +13,11 @@ them:
   before it: key frames show a recovery that small frames cannot.
 - frames that take mostly alpha (app-limited) say nothing of beta: they move alpha and never lower beta (BBR's rule).
   They do when they take twice as long as alpha lets expect, small ones when they take over three times as long: the
-  smaller the frame, the likelier it is that a busy machine is to blame, and the next key frame tells.
+  smaller the frame, the likelier it is that a busy machine is to blame, and the next key frame tells. Small frames that
+  take up to three times alpha to transfer move alpha as well, while they stay within twice or half of the fit.
+- where a window has just shown a slower link, such frames confirm it when they fit it better than the fit.
+- frames that are faster than the fit, and no faster than the link as it was known, may have had less to wait for or a
+  faster link: alpha and beta share the gain.
 - a frame of one packet goes through on credit that an idle link gathers (a token bucket, a queue), or waits longer
   for a processor than for the link: where larger ones were seen, it moves neither alpha nor beta.
 - an exchange that took less than a thirtieth of the fixed cost is a clock's jump unless the next window says the same.
@@ -31,6 +33,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import median
 
+from thinwire.controller.policy.fixed_cost import ONE_PACKET_BYTES, SIZES_APART, Exchanges, FixedCost, alpha_through
 from thinwire.controller.policy.reports import Window
 
 DECAY = 0.7
@@ -39,42 +42,17 @@ AGREEMENT = 1.25
 
 _REMEMBERED_WINDOWS = 8
 _REMEMBERED_ERRORS = 5
-_REMEMBERED_LINES = 4
-_SIZES_APART = 2.0
-_SPREAD_WITHIN = 0.3
 _ALPHA_GAIN = 0.2
 _LENT_GAIN = 0.3
-_LEAST_TRANSFER_SHARE = 0.02
 _TELLING_SHARE = 0.5
 _SMALL = 6.0
 _SMALL_FRAMES_EXCESS = 2.5
+_SMALL_FRAMES_SHARE = 3.0
+_SMALL_FRAMES_NOISE = 2.0
 _FASTER_THAN_FIXED_COST = 0.03
-_ONE_PACKET_BYTES = 1_500.0
+_TELLING = 1.3
 _UNMEASURED_ALPHA = 0.5
 _UNMEASURED_ALPHA_LATELY = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class Exchanges:
-    """`count` exchanges that moved `size_bytes` in `seconds`, all together."""
-
-    count: int
-    size_bytes: float
-    seconds: float
-
-    @property
-    def mean_bytes(self) -> float:
-        """Bytes of one exchange."""
-        return self.size_bytes / self.count
-
-    @property
-    def mean_seconds(self) -> float:
-        """Seconds of one exchange."""
-        return self.seconds / self.count
-
-    def transfer_seconds(self, alpha_seconds: float) -> float:
-        """Seconds beyond the fixed cost; never nothing, so that a throughput stays finite."""
-        return max(self.seconds - self.count * alpha_seconds, _LEAST_TRANSFER_SHARE * self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +69,7 @@ class LinkEstimate:
 
     alpha_seconds: float = 0.0
     shown_alpha_seconds: float = 0.0
-    lines: tuple[float, ...] = ()
+    fixed_cost: FixedCost = FixedCost()  # noqa: RUF009 - frozen, so sharing it is safe
     recent: tuple[Exchanges, ...] = ()
     errors: tuple[float, ...] = ()
     suspect: Exchanges | None = None
@@ -121,7 +99,7 @@ class LinkEstimate:
     def careful(self) -> Line:
         """The fit as a decision should take it: beta less its error, and some alpha where none was measured."""
         alpha = self.alpha_seconds
-        if not self.lines and self.recent:
+        if not self.fixed_cost.known and self.recent:
             least = min(
                 self.fastest_seconds * _UNMEASURED_ALPHA, self.recent[-1].mean_seconds * _UNMEASURED_ALPHA_LATELY
             )
@@ -129,7 +107,7 @@ class LinkEstimate:
         beta = self._beta(alpha)
         if self.suspect is not None:
             beta = min(beta, self.suspect.size_bytes / self.suspect.transfer_seconds(alpha))
-        if self.latest is not None and self.lines and alpha > SURPRISE * self.shown_alpha_seconds:
+        if self.latest is not None and self.fixed_cost.known and alpha > SURPRISE * self.shown_alpha_seconds:
             # Small frames have slowed down since sizes last differed: alpha may be to blame, and beta as well.
             beta = min(beta, self.latest.size_bytes / self.latest.transfer_seconds(self.shown_alpha_seconds))
         return Line(alpha, beta / (1.0 + max(self.errors, default=0.0)))
@@ -153,11 +131,11 @@ class LinkEstimate:
 def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
     """The estimate after one more window, which must have passed `refusal_of_window`."""
     exchanges = Exchanges(window.count, window.sum_bytes, window.sum_seconds)
-    too_fast = estimate.lines and exchanges.mean_seconds < _FASTER_THAN_FIXED_COST * estimate.alpha_seconds
+    too_fast = estimate.fixed_cost.known and exchanges.mean_seconds < _FASTER_THAN_FIXED_COST * estimate.alpha_seconds
     if too_fast and not estimate.was_too_fast:
         return replace(estimate, was_too_fast=True)
     seen = replace(
-        _with_lines(estimate, window, exchanges),
+        _with_fixed_cost(estimate, estimate.fixed_cost.seen(window, exchanges)),
         was_too_fast=False,
         latest=exchanges,
         latest_is_app_limited=False,
@@ -165,15 +143,20 @@ def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
         fastest_seconds=min(estimate.fastest_seconds, exchanges.mean_seconds),
         windows=estimate.windows + 1,
     )
-    if seen.known and exchanges.mean_bytes < _ONE_PACKET_BYTES < seen.largest_bytes / _SIZES_APART:
+    if seen.known and exchanges.mean_bytes < ONE_PACKET_BYTES < seen.largest_bytes / SIZES_APART:
         return replace(seen, latest_is_app_limited=True)
     if not seen.known or _shows_faster_link(estimate.latest, exchanges, seen.bytes_per_second):
         return replace(seen, recent=(exchanges,), errors=(), suspect=None)
     expected = exchanges.size_bytes / seen.bytes_per_second
     measured = exchanges.transfer_seconds(seen.alpha_seconds)
     fixed = exchanges.count * seen.alpha_seconds
+    if _confirms(seen, exchanges, fixed, expected):
+        return _surprised(seen, exchanges, slower=True)
     is_small = exchanges.mean_bytes * _SMALL < seen.largest_bytes
     if expected < fixed and measured < fixed * (_SMALL_FRAMES_EXCESS if is_small else 1.0):
+        return replace(_drift(seen, exchanges, expected), latest_is_app_limited=True)
+    is_near = 1 / _SMALL_FRAMES_NOISE < exchanges.seconds / (fixed + expected) < _SMALL_FRAMES_NOISE
+    if is_small and is_near and seen.fixed_cost.known and expected < _SMALL_FRAMES_SHARE * fixed:
         return replace(_drift(seen, exchanges, expected), latest_is_app_limited=True)
     if max(measured / expected, expected / measured) > SURPRISE:
         return _surprised(seen, exchanges, slower=measured > expected)
@@ -189,13 +172,13 @@ def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
 def introduced(estimates: Sequence[LinkEstimate]) -> tuple[LinkEstimate, ...]:
     """Let operations of one link class, observed in the same step, lend each other an alpha while they have none."""
     latest = [estimate.latest for estimate in estimates if estimate.latest is not None]
-    found = [alpha for one, other in combinations(latest, 2) if (alpha := _line_through(one, other)) is not None]
+    found = [alpha for one, other in combinations(latest, 2) if (alpha := alpha_through(one, other)) is not None]
     if not found:
         return tuple(estimates)
     lent = median(found)
 
     def lend(estimate: LinkEstimate) -> LinkEstimate:
-        if estimate.lines or not estimate.known:
+        if estimate.fixed_cost.known or not estimate.known:
             return estimate
         known = estimate.alpha_seconds
         return replace(estimate, alpha_seconds=known + _LENT_GAIN * (lent - known) if estimate.windows > 1 else lent)
@@ -206,46 +189,32 @@ def introduced(estimates: Sequence[LinkEstimate]) -> tuple[LinkEstimate, ...]:
 def _shows_faster_link(before: Exchanges | None, exchanges: Exchanges, bytes_per_second: float) -> bool:
     if exchanges.size_bytes / exchanges.seconds > SURPRISE * bytes_per_second:
         return True
-    if before is None or exchanges.mean_bytes < _SIZES_APART * before.mean_bytes:
+    if before is None or exchanges.mean_bytes < SIZES_APART * before.mean_bytes:
         return False
     expected = (exchanges.mean_bytes - before.mean_bytes) / bytes_per_second
     is_telling = expected > _TELLING_SHARE * before.mean_seconds
     return is_telling and expected > SURPRISE * (exchanges.mean_seconds - before.mean_seconds)
 
 
-def _with_lines(estimate: LinkEstimate, window: Window, exchanges: Exchanges) -> LinkEstimate:
-    found = [_line_within(window, exchanges)]
-    if estimate.latest is not None:
-        found.append(_line_through(estimate.latest, exchanges))
-    fresh = tuple(alpha for alpha in found if alpha is not None)
-    if not fresh:
-        return estimate
-    for alpha in fresh:
-        agreed = median((alpha, estimate.alpha_seconds, median(estimate.lines))) if estimate.lines else alpha
-        lines = (*estimate.lines, alpha)[-_REMEMBERED_LINES:]
-        estimate = replace(estimate, lines=lines, alpha_seconds=agreed, shown_alpha_seconds=agreed)
-    return estimate
-
-
-def _line_through(one: Exchanges, other: Exchanges) -> float | None:
-    small, large = sorted((one, other), key=lambda exchanges: exchanges.mean_bytes)
-    if large.mean_bytes < _SIZES_APART * small.mean_bytes:
-        return None
-    slope = (large.mean_seconds - small.mean_seconds) / (large.mean_bytes - small.mean_bytes)
-    return _between(0.0, small.mean_seconds - slope * small.mean_bytes, min(small.mean_seconds, large.mean_seconds))
-
-
-def _line_within(window: Window, exchanges: Exchanges) -> float | None:
-    variance = window.sum_bytes_squared / window.count - exchanges.mean_bytes**2
-    if window.count < 2 or variance < (_SPREAD_WITHIN * exchanges.mean_bytes) ** 2:
-        return None
-    covariance = window.sum_bytes_seconds / window.count - exchanges.mean_bytes * exchanges.mean_seconds
-    return _between(0.0, exchanges.mean_seconds - covariance / variance * exchanges.mean_bytes, exchanges.mean_seconds)
+def _with_fixed_cost(estimate: LinkEstimate, now: FixedCost) -> LinkEstimate:
+    """Alpha is what new lines say; until there are some it may drift."""
+    if now.lines == estimate.fixed_cost.lines:
+        return replace(estimate, fixed_cost=now)
+    return replace(estimate, fixed_cost=now, alpha_seconds=now.seconds, shown_alpha_seconds=now.seconds)
 
 
 def _drift(estimate: LinkEstimate, exchanges: Exchanges, expected_transfer_seconds: float) -> LinkEstimate:
     fixed = max(0.0, (exchanges.seconds - expected_transfer_seconds) / exchanges.count)
     return replace(estimate, alpha_seconds=estimate.alpha_seconds + _ALPHA_GAIN * (fixed - estimate.alpha_seconds))
+
+
+def _confirms(estimate: LinkEstimate, exchanges: Exchanges, fixed: float, expected: float) -> bool:
+    """Whether exchanges, mostly fixed cost perhaps, fit the slower link of the window before and not the fit."""
+    if estimate.suspect is None:
+        return False
+    alpha = estimate.alpha_seconds
+    slower = exchanges.size_bytes * estimate.suspect.transfer_seconds(alpha) / estimate.suspect.size_bytes
+    return fixed + slower > _TELLING * (fixed + expected) and exchanges.seconds > fixed + (slower + expected) / 2
 
 
 def _surprised(estimate: LinkEstimate, exchanges: Exchanges, *, slower: bool) -> LinkEstimate:
@@ -257,9 +226,17 @@ def _surprised(estimate: LinkEstimate, exchanges: Exchanges, *, slower: bool) ->
     if (before < estimate.bytes_per_second) is not slower:
         return replace(estimate, suspect=exchanges)
     now = exchanges.size_bytes / exchanges.transfer_seconds(alpha)
-    agree = max(before / now, now / before) < AGREEMENT
-    return replace(estimate, recent=(suspect, exchanges) if agree else (exchanges,), errors=(), suspect=None)
+    shown = (suspect, exchanges) if max(before / now, now / before) < AGREEMENT else (exchanges,)
+    if not slower:
+        alpha *= _sped_up(estimate, shown)
+    return replace(estimate, alpha_seconds=alpha, recent=shown, errors=(), suspect=None)
 
 
-def _between(low: float, value: float, high: float) -> float:
-    return max(low, min(value, high))
+def _sped_up(estimate: LinkEstimate, shown: Sequence[Exchanges]) -> float:
+    """By what part of the time that the fit expects exchanges were over; 1 at most.
+
+    Nothing tells whether it was the fixed cost or the transfer that took less: both are believed to have taken this
+    part of it. All of it taken off the transfer would make a link of any speed out of a busy moment that is over.
+    """
+    expected = sum(one.count * estimate.alpha_seconds + one.size_bytes / estimate.bytes_per_second for one in shown)
+    return min(1.0, sum(one.seconds for one in shown) / expected)

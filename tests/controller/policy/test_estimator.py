@@ -89,6 +89,26 @@ def test_frames_of_one_packet_tell_nothing_of_a_link_s_rate(size: float, waiting
     assert after([window(WHOLE, 2e-4, 10e6)], estimate).bytes_per_second == pytest.approx(10e6, rel=0.1)
 
 
+def test_small_frames_in_a_moment_that_is_quieter_than_before_make_no_faster_link():
+    busy = after(prompts(1e-3, 20e6))
+    quiet = after([window(CODED, 4e-4, 20e6)] * 6, busy)
+    assert quiet.bytes_per_second < 2 * 20e6
+    assert after(prompts(4e-4, 20e6, number=1), quiet).bytes_per_second == pytest.approx(20e6, rel=0.1)
+
+
+def test_small_frames_that_wait_longer_make_no_slower_link():
+    busy = after([window(CODED, 7e-4, 20e6)] * 20, after(prompts(4e-4, 20e6)))
+    assert busy.bytes_per_second == pytest.approx(20e6, rel=0.1)
+    assert busy.alpha_seconds == pytest.approx(7e-4, rel=0.1)
+
+
+def test_small_frames_confirm_the_slower_link_that_a_key_frame_has_shown():
+    before = after(prompts(1e-3, 50e6))
+    shown = after([window(WHOLE, 1e-3, 5e6)], before)
+    assert shown.bytes_per_second == pytest.approx(50e6, rel=0.1)
+    assert after([window(CODED, 1e-3, 5e6)], shown).bytes_per_second == pytest.approx(5e6, rel=0.1)
+
+
 def test_operations_of_one_step_lend_each_other_an_alpha_while_they_have_none():
     ring, ulysses = after([window(WHOLE, 4e-3, 250e6)]), after([window(WHOLE / 4, 4e-3, 250e6)])
     for estimate in introduced([ring, ulysses]):
@@ -127,8 +147,8 @@ def test_a_drop_that_whole_frames_show_is_seen_though_all_before_was_mostly_alph
 
 
 def test_the_careful_view_divides_by_the_largest_recent_error():
-    steady = after(prompts(1e-4, 50e6))
-    shaken = after([window(CODED, 1e-4, 50e6, noise=1.25)], steady)
+    steady = after(prompts(1e-4, 5e6))
+    shaken = after([window(CODED, 1e-4, 5e6, noise=1.25)], steady)
     assert max(shaken.errors) == pytest.approx(0.2, abs=0.02)
     assert shaken.careful.bytes_per_second == pytest.approx(shaken.bytes_per_second / 1.2, rel=0.02)
 
