@@ -75,7 +75,7 @@ class Setting:
             ),
             compression=pb.Compression(
                 mode=mode,
-                min_millibits=self.min_millibits,
+                min_millibits=variant.min_millibits or self.min_millibits,
                 max_millibits=OFF_MILLIBITS,
                 target_stall_percent=self.target_stall_percent,
                 max_relative_error_milli=self.max_relative_error_milli if variant.adaptive else 0,

@@ -32,6 +32,8 @@ class Variant:
     rung: str = ""
     pictures: int = 1
     """Made one after the other by the same ranks; the last is the one that counts, the others are told as well."""
+    min_millibits: int | None = None
+    """The lowest rate that the law may choose, where it is another than the setting's."""
 
     @property
     def ranks(self) -> int:
@@ -57,6 +59,8 @@ class Variant:
 
 
 ADAPTIVE = Variant("thinwire adaptive", Kind.THINWIRE, ring=2, pictures=2)
+FROM_600 = Variant("thinwire adaptive from 600", Kind.THINWIRE, ring=2, pictures=2, min_millibits=600)
+PIPEFUSION = Variant("thinwire adaptive PipeFusion", Kind.THINWIRE, pipefusion=2, pictures=2)
 OFF = Variant("thinwire off", Kind.THINWIRE, ring=2, rung="off")
 RING = Variant("xfuser ring", Kind.UPSTREAM, ring=2)
 ONE_BIT = Variant("cf-1bit", Kind.COMPACTFUSION, ring=2, rung="cf-1bit")
@@ -77,6 +81,8 @@ _COMPACTFUSION = ("cf-2bit", "cf-lowrank32")
 VARIANTS: tuple[Variant, ...] = (
     ONE_PROCESS,
     ADAPTIVE,
+    FROM_600,
+    PIPEFUSION,
     *(Variant(f"thinwire {rung}", Kind.THINWIRE, ring=2, rung=rung) for rung in _RUNGS),
     OFF,
     ONE_BIT,
