@@ -24,6 +24,7 @@ STALL_PERCENT, SLOW_STALL_PERCENT = 1000, 1900
 bits. Links are made for what computing takes on this machine now, and stalls are long beside what ranks wait for
 processors, so there is room on all sides.
 """
+NODES = 4
 INTER, INTRA = "inter-node", "intra-node"
 
 
@@ -107,11 +108,11 @@ def test_the_rate_falls_within_three_steps_of_a_tenfold_drop_by_a_switch_or_two_
     assert in_force[-1] == whole, story
 
 
-def test_one_slow_node_lowers_the_rate_between_nodes_and_not_within_them(tmp_path: Path, stack: ExitStack):
-    lab = stack.enter_context(Lab(2))
+def test_one_slow_node_of_four_lowers_the_rate_between_nodes_and_not_within_them(tmp_path: Path, stack: ExitStack):
+    lab = stack.enter_context(Lab(NODES))
     address = stack.enter_context(controller(lab, "netlab", "shaped"))
     spec = adaptive(tmp_path / "pictures", 2, address)
-    spec.parallelism.ulysses = 2  # within a node; the ring joins the nodes
+    spec.parallelism.ulysses, spec.parallelism.ring = 2, NODES  # within a node, and between them
     gang = begun(lab, spec, tmp_path / "gang", stack, ranks_per_node=2)
     steps = after_steps(gang, STEPS // 2)
     since = len(steps)
