@@ -86,7 +86,7 @@ async def _prompts(api: Api, namespace: str, wanted: ConfigMapKey) -> tuple[Prom
     if text is None:
         keys = ", ".join(sorted(config_map.get("data") or ())[:10]) or "no key at all"
         sentence = Refusal(field, f"key {wanted.key} in ConfigMap {wanted.name}", keys, "add it, or name one of them")
-        raise NotYetError("PromptsMissing", str(sentence))
+        raise NotYetError("PromptsKeyMissing", str(sentence))
     try:
         return prompts_of(parse_list(text))
     except ManifestError as error:

@@ -47,6 +47,20 @@ def condition(jobs: JobsApi, name: str, kind: str) -> dict[str, Any]:
     return known.get(kind, {"message": "", "status": "", "reason": ""})
 
 
+def await_explained(jobs: JobsApi, name: str, kind: str, reason: str, *words: str) -> None:
+    """Wait until the job's condition of this kind and an event both have this reason, and say all of these words."""
+
+    def explained(sentence: str) -> bool:
+        return all(word in sentence for word in words)
+
+    def shown() -> bool:
+        now = condition(jobs, name, kind)
+        return now["reason"] == reason and explained(now["message"])
+
+    eventually(shown)
+    eventually(lambda: any(explained(note) for note in notes(jobs, name, reason)))
+
+
 def await_told(jobs: JobsApi, name: str, *reasons: str) -> None:
     """Wait for events with each of these reasons: they are written one after the other, behind the status."""
     eventually(lambda: set(reasons) <= told(jobs, name).keys())
@@ -54,5 +68,14 @@ def await_told(jobs: JobsApi, name: str, *reasons: str) -> None:
 
 def told(jobs: JobsApi, name: str) -> dict[str, str]:
     """Events of a job: what was said for each reason."""
-    events = jobs.call("GET", EVENTS)["items"]
-    return {one["reason"]: one["note"] for one in events if one["regarding"]["name"] == name}
+    return {one["reason"]: one["note"] for one in events_of(jobs, name)}
+
+
+def notes(jobs: JobsApi, name: str, reason: str) -> list[str]:
+    """What all of a job's events with this reason say."""
+    return [one["note"] for one in events_of(jobs, name) if one["reason"] == reason]
+
+
+def events_of(jobs: JobsApi, name: str) -> list[dict[str, Any]]:
+    events: list[dict[str, Any]] = jobs.call("GET", EVENTS)["items"]
+    return [one for one in events if one["regarding"]["name"] == name]

@@ -9,7 +9,16 @@ import pytest
 
 from tests.cluster.gangs import BATCH, CORE, complete_gang, found, gang, make_pods, run_pods
 from tests.cluster.jobs_api import JobsApi
-from tests.cluster.operating import await_state, await_told, condition, make_claim, status, submit
+from tests.cluster.operating import (
+    await_explained,
+    await_state,
+    await_told,
+    condition,
+    make_claim,
+    notes,
+    status,
+    submit,
+)
 from tests.cluster.operator_process import OperatorProcess
 from tests.controller.manifest.manifests import REMOVED
 from tests.controller.waiting import eventually
@@ -30,20 +39,37 @@ def test_a_missing_claim_is_waited_for_aloud(operator: OperatorProcess, jobs: Jo
         "spec.output.persistentVolumeClaim: expected PersistentVolumeClaim not-yet in namespace default, got none; "
         "create it: the job begins by itself then"
     )
-    assert condition(jobs, "claimless", "Running")["reason"] == "ClaimMissing"
-    await_told(jobs, "claimless", "ClaimMissing")
+    await_explained(jobs, "claimless", "Running", "ClaimMissing", waiting["message"])
     assert found(jobs, f"{BATCH}/claimless-1") is None
     make_claim(jobs, "not-yet")
     gang(jobs, "claimless-1")
     assert await_state(jobs, "claimless", "Starting")["attempt"] == 1
 
 
+def test_a_missing_claim_of_the_model_is_waited_for_aloud(operator: OperatorProcess, jobs: JobsApi) -> None:
+    source = {"persistentVolumeClaim": {"claimName": "no-model", "path": "model"}}
+    submit(jobs, "modelless", {"spec.model.source": source})
+    said = (
+        "spec.model.source.persistentVolumeClaim: expected PersistentVolumeClaim no-model in namespace default, "
+        "got none; create it: the job begins by itself then"
+    )
+    await_explained(jobs, "modelless", "Running", "ClaimMissing", said)
+    assert found(jobs, f"{BATCH}/modelless-1") is None
+
+
 def test_prompts_come_from_a_config_map(operator: OperatorProcess, jobs: JobsApi) -> None:
     submit(jobs, "wordless", PROMPTS)
-    assert "ConfigMap words" in await_state(jobs, "wordless", "Pending")["message"]
+    waiting = await_state(jobs, "wordless", "Pending")
+    assert waiting["message"] == (
+        "spec.generation.promptsFrom.configMap: expected ConfigMap words in namespace default, got none; "
+        "create it: the job begins by itself then"
+    )
+    await_explained(jobs, "wordless", "Running", "PromptsMissing", waiting["message"])
+    assert found(jobs, f"{BATCH}/wordless-1") is None
     config_map = {"metadata": {"name": "words"}, "data": {"other.yaml": ""}}
     jobs.call("POST", f"{CORE}/configmaps", config_map)
-    eventually(lambda: "got other.yaml; add it" in status(jobs, "wordless").get("message", ""))
+    no_key = "expected key prompts.yaml in ConfigMap words, got other.yaml; add it, or name one of them"
+    await_explained(jobs, "wordless", "Running", "PromptsKeyMissing", no_key)
     for text, said in (
         ("- {name: ROCKET, prompt: a rocket}", 'got "ROCKET"; rename it'),
         ("- {name: a, prompt: b}\n- {name: a, prompt: c}", "generation.prompts"),
@@ -55,6 +81,7 @@ def test_prompts_come_from_a_config_map(operator: OperatorProcess, jobs: JobsApi
         jobs.patch("wordless", {"metadata": {"annotations": {"said": said}}})
         eventually(lambda said=said: said in status(jobs, "wordless").get("message", ""))  # type: ignore[misc]
         assert condition(jobs, "wordless", "Running")["reason"] == "PromptsInvalid"
+    await_explained(jobs, "wordless", "Running", "PromptsInvalid", "ConfigMap words, key prompts.yaml: ")
     text = "- {name: rocket, prompt: a rocket, seed: 3}\n- {name: pizza, prompt: a pizza}\n"
     jobs.call("PATCH", f"{CORE}/configmaps/words", {"data": {"prompts.yaml": text}})
     gang(jobs, "wordless-1")
@@ -66,9 +93,9 @@ def test_prompts_come_from_a_config_map(operator: OperatorProcess, jobs: JobsApi
 
 def test_a_queue_without_kueue_is_said(operator: OperatorProcess, jobs: JobsApi) -> None:
     submit(jobs, "queued", {"metadata.labels": {"kueue.x-k8s.io/queue-name": "main"}})
-    waiting = await_state(jobs, "queued", "Pending")
-    assert "expected a cluster with Kueue, got one without; install Kueue" in waiting["message"]
-    await_told(jobs, "queued", "QueueMissing")
+    said = "expected a cluster with Kueue, got one without; install Kueue, or remove the label in a new job"
+    assert said in await_state(jobs, "queued", "Pending")["message"]
+    await_explained(jobs, "queued", "Running", "QueueMissing", said)
 
 
 @pytest.fixture
@@ -102,8 +129,9 @@ def test_a_gang_waits_for_its_queue_and_then_for_its_admission(
     operator: OperatorProcess, jobs: JobsApi, local_queues: str
 ) -> None:
     submit(jobs, "lined-up", {"metadata.labels": {f"{KUEUE}/queue-name": "main"}})
-    eventually(lambda: "LocalQueue main in namespace default" in status(jobs, "lined-up").get("message", ""))
-    assert condition(jobs, "lined-up", "Running")["reason"] == "QueueMissing"
+    no_queue = "expected LocalQueue main in namespace default, got none; create it: the job begins by itself then"
+    eventually(lambda: no_queue in status(jobs, "lined-up").get("message", ""))
+    await_explained(jobs, "lined-up", "Running", "QueueMissing", no_queue)
     queue = {"apiVersion": f"{KUEUE}/v1beta1", "kind": "LocalQueue", "metadata": {"name": "main"}}
     jobs.call("POST", local_queues, queue)
     job = gang(jobs, "lined-up-1")
@@ -176,6 +204,9 @@ def test_what_no_pod_can_do_fails_at_once(
     ended = await_state(jobs, name, "Failed")
     assert said in ended["message"]
     assert condition(jobs, name, "Failed")["reason"] == reason
+    assert said in condition(jobs, name, "Failed")["message"]
+    # What a job failed of is one reason among many; that it failed is what its event is called by.
+    eventually(lambda: any(said in note for note in notes(jobs, name, "Failed")))
     assert found(jobs, f"{BATCH}/{name}-1") is None
 
 
