@@ -14,13 +14,11 @@ from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.attempts import STOP_ANNOTATION, attempt_of
 from thinwire.controller.kubernetes.cache import Cache
 from thinwire.controller.kubernetes.children import child_name, children
-from thinwire.controller.kubernetes.diagnosis import Cause
 from thinwire.controller.kubernetes.pod import AUTHORITY_KEY
 from thinwire.controller.kubernetes.prerequisites import provided
 from thinwire.controller.kubernetes.resources import (
     ATTEMPT_LABEL,
     CONFIG_MAPS,
-    CORE_EVENTS,
     JOB_NAME_LABEL,
     JOBS,
     SERVICES,
@@ -137,32 +135,25 @@ class ClusterLauncher:
             await self.api.patch(CONFIG_MAPS, self.job.namespace, name, {"data": {AUTHORITY_KEY: authority}})
             _log.info("authority_renewed", job=f"{self.job.namespace}/{self.job.name}", attempt=number)
 
-    async def pods_refused(self, number: int) -> Cause | None:
-        """Why a Job has no pods, if its controller was refused them; raises ApiError."""
-        raw = self.gangs.jobs.get(self.job.namespace, child_name(self.job.name, number))
-        if raw is None or raw["spec"].get("suspend") or self.gangs.pods_of(raw):
-            return None
-        about = f"involvedObject.uid={uid_of(raw)},reason=FailedCreate"
-        listed = await self.api.list(CORE_EVENTS, self.job.namespace, fieldSelector=about)
-        said = max(listed["items"], key=lambda one: one.get("lastTimestamp") or "", default=None)
-        if said is None:
-            return None
-        remedy = "mend spec.podTemplate in a new job, or what refuses the pods"
-        return Cause("PodsRefused", f"no pod of Job {name_of(raw)} can be created: {said['message']}; {remedy}")
-
     async def _is_there(self, number: int) -> bool:
-        """Ask the API server itself: a cache may be behind, and two gangs must never write into one folder."""
-        selector = f"{JOB_NAME_LABEL}={self.job.name}"
-        listed = await self.api.list(JOBS, self.job.namespace, labelSelector=selector)
-        own = [raw for raw in listed["items"] if controlled_by(raw, self.uid)]
-        for raw in own:
-            self.gangs.jobs.put(raw)
-        found = [attempt_of(raw, []) for raw in own]
-        if any(one.exit_code is None and one.number != number for one in found) or any(
-            one.number > number for one in found
-        ):
-            raise ApiError(0, "CacheBehind", "another attempt is there that the cache did not show; looking again")
-        return any(one.number == number for one in found)
+        """Ask the API server itself: a cache may be behind, and two gangs must never write into one folder.
+
+        It is asked by name: a list of the namespace's Jobs would cost more with every job there is.
+        """
+        before = await self._find(number - 1) if number > 1 else None
+        if before is not None and attempt_of(before, []).exit_code is None:
+            raise ApiError(
+                0, "CacheBehind", f"attempt {number - 1} is there, which the cache did not show; looking again"
+            )
+        return await self._find(number) is not None
+
+    async def _find(self, number: int) -> Raw | None:
+        """The Job of an attempt as the server has it now, if it is this job's own."""
+        raw = await self.api.find(JOBS, self.job.namespace, child_name(self.job.name, number))
+        if raw is None or not controlled_by(raw, self.uid):
+            return None
+        self.gangs.jobs.put(raw)
+        return raw
 
     async def _refuse_strangers(self, resource: Resource, name: str) -> None:
         there = await self.api.find(resource, self.job.namespace, name)

@@ -18,6 +18,7 @@ from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
 from thinwire.controller.kubernetes.api import Api, ApiError
 from thinwire.controller.kubernetes.cache import Cache, Reflector
+from thinwire.controller.kubernetes.children import child_name
 from thinwire.controller.kubernetes.conditions import Gang
 from thinwire.controller.kubernetes.diagnosis import Cause, ended_by, waits_for
 from thinwire.controller.kubernetes.events import Moment, Recorder, controller_fault, notes_between
@@ -25,6 +26,7 @@ from thinwire.controller.kubernetes.expiry import expires_in_seconds
 from thinwire.controller.kubernetes.known import Known, KnownJobs
 from thinwire.controller.kubernetes.launcher import ClusterLauncher, Gangs
 from thinwire.controller.kubernetes.metrics import Metrics
+from thinwire.controller.kubernetes.refused_pods import RefusedPods
 from thinwire.controller.kubernetes.resources import (
     ATTEMPT_LABEL,
     DIFFUSION_JOBS,
@@ -45,8 +47,8 @@ from thinwire.controller.manifest.job import DiffusionJob
 from thinwire.controller.plan import Job, StartAttempt, State
 from thinwire.controller.reconcile import Pass, Reconciler
 
-PODS_COME_SECONDS = 15.0
-"""How often a gang without pods is looked into."""
+_FIRST_LOOK_SECONDS, _LAST_LOOK_SECONDS = 2.0, 15.0
+"""A gang without pods is looked into again after as long as its job is old, within these bounds."""
 
 _WORKERS = 8
 _RESYNC_SECONDS = 300.0
@@ -70,6 +72,7 @@ class Operator:
         self._pod_settings = pod_settings
         self._metrics = metrics
         self._recorder = Recorder(api, clock)
+        self._refused_pods = RefusedPods(api)
         self.synced = asyncio.Event()
         self._queue: WorkQueue[JobKey] = WorkQueue()
         self.store = JobStore(self._heard)
@@ -172,7 +175,7 @@ class Operator:
             self.store.update(key, lambda now: replace(now, start_seconds=self._clock()))
         if done.decided.again_in_seconds is not None:
             self._queue.add_after(key, done.decided.again_in_seconds)
-        gang = await self._refused(launcher, done, self._gang(key, done))
+        gang = await self._refused(done, self._gang(key, done))
         self._tell(raw, known, gang.cause)
         await self._show(key, raw, known, gang)
         if done.idle:
@@ -180,13 +183,15 @@ class Operator:
         else:
             await self._introduce(launcher, known, done.after.attempt)
 
-    async def _refused(self, launcher: ClusterLauncher, done: Pass, gang: Gang) -> Gang:
+    async def _refused(self, done: Pass, gang: Gang) -> Gang:
         """Find out why a gang that should have pods has none."""
         record = done.after
         if record.state is not State.STARTING or gang.cause is not None or not gang.pods or gang.made:
             return gang
-        self._queue.add_after(record.key, PODS_COME_SECONDS)
-        cause = await launcher.pods_refused(record.attempt)
+        age = self._clock() - record.start_seconds if record.start_seconds else 0.0
+        self._queue.add_after(record.key, min(max(age, _FIRST_LOOK_SECONDS), _LAST_LOOK_SECONDS))
+        child = self.gangs.jobs.get(record.key.namespace, child_name(record.key.name, record.attempt))
+        cause = await self._refused_pods.cause(child) if child is not None else None
         if cause is None:
             return gang
         self.store.update(record.key, lambda now: replace(now, message=cause.message))

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from tests.cluster.control_plane import ControlPlane
 from tests.cluster.gangs import (
     BATCH,
     CORE,
@@ -23,6 +26,7 @@ from tests.cluster.operating import await_state, await_told, condition, status, 
 from tests.cluster.operator_process import RUNTIME_IMAGE, OperatorProcess
 from tests.controller.waiting import eventually
 from thinwire.controller.kubernetes.pod import LONGEST_START_SECONDS
+from thinwire.controller.kubernetes.refused_pods import FRESH_SECONDS
 
 pytestmark = pytest.mark.cluster
 
@@ -150,3 +154,38 @@ def test_what_somebody_else_writes_into_the_status_is_put_right(operator: Operat
     jobs.patch_status("conflict", {"state": "Succeeded", "restarts": 7})
     eventually(lambda: jobs.get("conflict")["status"].get("restarts") == 0)
     assert jobs.get("conflict")["status"]["state"] == "Starting"
+
+
+def test_another_job_costs_no_list_of_those_that_are_there(
+    operator: OperatorProcess, jobs: JobsApi, plane: ControlPlane
+) -> None:
+    submit(jobs, "counted-in")
+    gang(jobs, "counted-in-1")
+    before, began = lists(plane), time.monotonic()
+    for number in range(_MORE_JOBS):
+        submit(jobs, f"more-{number}")
+    for number in range(_MORE_JOBS):
+        gang(jobs, f"more-{number}-1")
+        await_state(jobs, f"more-{number}", "Starting")
+    after, lasted = lists(plane), time.monotonic() - began
+    assert after["jobs"] == before["jobs"]
+    # Pods that do not come are asked after for all jobs at once.
+    assert after["events"] - before["events"] <= 2 + lasted / FRESH_SECONDS
+
+
+_MORE_JOBS = 20
+
+
+def lists(plane: ControlPlane) -> dict[str, int]:
+    """How many lists of Jobs, and of core events, the API server has answered so far."""
+    with plane.api_client() as api_client:
+        headers = {"authorization": f"Bearer {plane.token}"}
+        page = api_client.call_api("GET", f"{plane.url}/metrics", header_params=headers).read().decode()
+    counted = {"jobs": 0, "events": 0}
+    for family in text_string_to_metric_families(page):
+        for sample in family.samples:
+            kind = sample.labels.get("resource", "")
+            wanted = (sample.name, sample.labels.get("verb"), sample.labels.get("group"))
+            if wanted == ("apiserver_request_total", "LIST", {"jobs": "batch", "events": ""}.get(kind)):
+                counted[kind] += int(sample.value)
+    return counted
