@@ -9,7 +9,7 @@ DEMO ?= demo
 DEMO_LINK ?= 400Mbit,40Mbit@84,400Mbit@140
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo cluster-tools cluster-images cluster chart-docs test check lint proto clean
+.PHONY: help install demo cluster-packages cluster-tools cluster-images cluster chart-docs test check lint proto clean
 
 help: ## Say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -44,21 +44,25 @@ check: lint ## Format, lint, types, layers and unit tests: a few minutes
 	@echo "==> unit tests"
 	$(BIN)/python -m pytest -q -m "not distributed and not torchrun and not cluster and not netlab"
 
-cluster-tools: install ## Make the test cluster's programs, once, in a cache (needs Go 1.24 or newer, and root)
+cluster-packages:
+	@$(PYTHON) -m tests.cluster.debian
+
+cluster-tools: cluster-packages ## Make the test cluster's programs, once, in a cache (needs Go 1.24 or newer, and root)
 	@echo "==> the test cluster's programs"
-	@$(BIN)/python -m tests.cluster.binaries
+	@$(PYTHON) -u -m tests.cluster.binaries
 
-cluster-images: cluster-tools
+cluster-images: install cluster-packages
 	@echo "==> the images of controller and ranks (about 15 GB in a cache; minutes the first time)"
-	@$(BIN)/python -m tests.cluster.node --images
+	@$(BIN)/python -u -m tests.cluster.node --images
 
-cluster: cluster-images ## Start a Kubernetes cluster of one node on this machine, to play with, until Ctrl-C (needs root)
+cluster: cluster-tools cluster-images ## Start a Kubernetes cluster of one node on this machine, to play with, until Ctrl-C (needs root)
 	@$(BIN)/python -m tests.cluster.node
 
 chart-docs: cluster-tools ## Write the chart's README from its values
 	@$$($(BIN)/python -m tests.cluster.binaries --folder)/helm-docs --chart-search-root charts/thinwire --log-level error
 
-test: lint cluster-images ## Install what the tests need and run every test
+test: ## Install what the tests need and run every test
+	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line lint cluster-tools cluster-images
 	@echo "==> every test"
 	$(BIN)/python -m pytest --durations=40 --durations-min=10
 

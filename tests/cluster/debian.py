@@ -1,10 +1,14 @@
-"""Programs of the test cluster out of Debian's packages: installed where that is possible, named where not."""
+"""Programs of the test cluster out of Debian's packages: installed where that is possible, named where not.
+
+`python -m tests.cluster.debian` installs those of a node that are not there.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -100,3 +104,10 @@ def _updated() -> bool:
     if os.geteuid() != 0:
         return False
     return subprocess.run(["apt-get", "update", "-qq"], stdout=subprocess.DEVNULL, check=False).returncode == 0
+
+
+if __name__ == "__main__":
+    try:
+        install_missing()
+    except ToolMissingError as error:
+        sys.exit(f"thinwire: {error}")

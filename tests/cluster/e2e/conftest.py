@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.e2e.stage import STUDIO, Stage
+from tests.cluster.e2e.manifests import FIXED, SHORT_STEPS, job
+from tests.cluster.e2e.stage import STUDIO, Job, Stage
 from tests.cluster.node import images
 from tests.cluster.node.cluster import Cluster, cluster
 
@@ -13,8 +14,7 @@ from tests.cluster.node.cluster import Cluster, cluster
 def node() -> Iterator[Cluster]:
     """A whole real cluster of one node, with the images of this checkout, for the whole session."""
     with cluster() as running:
-        for image in images.DOCKERFILES:
-            images.load(running.containerd, image)
+        images.load(running.containerd)
         yield running
 
 
@@ -26,3 +26,11 @@ def stage(node: Cluster) -> Stage:
     made = Stage(node)
     made.release()
     return made
+
+
+@pytest.fixture(scope="session")
+def undisturbed(stage: Stage) -> Job:
+    """A job that nothing happens to. It has only begun: whoever asks for it early can do something else meanwhile."""
+    name = "undisturbed"
+    stage.claim(name)
+    return stage.submit(job(name, name, prompts=18, steps=SHORT_STEPS, compression=FIXED))

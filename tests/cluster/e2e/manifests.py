@@ -7,6 +7,8 @@ from typing import Any
 WORDS = ("rocket", "cherries", "ghost", "sunflower", "rainbow", "red heart", "cat face", "grinning face")
 FIXED = {"mode": "Fixed", "rate": {"minMillibits": 4000, "maxMillibits": 4000}, "maxRelativeErrorMilli": 900}
 """Nothing adapts: a job's pictures are the same, bit by bit, whatever happened to its ranks between them."""
+SHORT_STEPS = 12
+"""Steps of a picture where it is not the steps that matter."""
 ADAPTIVE = {"mode": "Adaptive", "targetStallPercent": 100, "rate": {"minMillibits": 1000, "maxMillibits": 16000}}
 
 

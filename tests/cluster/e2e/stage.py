@@ -62,9 +62,13 @@ class Stage:
             return False
         return True
 
+    def volume(self, name: str) -> Path:
+        """The folder behind the claim of this name."""
+        return self.cluster.files.folder / "volumes" / name
+
     def claim(self, name: str) -> Path:
         """A volume on this machine, claimed under this name; returns its folder."""
-        folder = self.cluster.files.folder / "volumes" / name
+        folder = self.volume(name)
         folder.mkdir(parents=True)
         folder.chmod(0o777)
         size = {"storage": "1Gi"}

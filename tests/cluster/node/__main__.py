@@ -9,7 +9,7 @@ import time
 
 from tests.cluster.binaries import ToolMissingError
 from tests.cluster.node import images
-from tests.cluster.node.cluster import Cluster, cluster
+from tests.cluster.node.cluster import Cluster, cluster, image_store
 from tests.cluster.node.configuration import CONTROLLER, PLAIN
 from tests.cluster.node.room import NodeError
 
@@ -39,12 +39,14 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     try:
-        with cluster(wait=asked.wait or asked.images) as running:
-            for image in images.DOCKERFILES:
-                images.load(running.containerd, image)
-            if not asked.images:
-                print(_manual(running, time.monotonic() - began), flush=True)
-                _watch(running)
+        if asked.images:
+            with image_store() as store:
+                images.load(store)
+            return 0
+        with cluster(wait=asked.wait) as running:
+            images.load(running.containerd)
+            print(_manual(running, time.monotonic() - began), flush=True)
+            _watch(running)
     except KeyboardInterrupt:
         print("ended", flush=True)
     except (NodeError, ToolMissingError) as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from kubernetes import client, config
 
 from tests.cluster import debian
-from tests.cluster.binaries import NODE, Binaries, cache_base, found
+from tests.cluster.binaries import NODE, Binaries, cache_base, cache_folder, found
 from tests.cluster.node import certificates, configuration, images
 from tests.cluster.node.configuration import ADMIN, FIRST_SERVICE, NODE_NAME, Files
 from tests.cluster.node.programs import Program
@@ -106,8 +106,24 @@ def cluster(place: Place = USUAL, *, wait: bool = True) -> Iterator[Cluster]:
 
     wait: whether to wait for another cluster at this place to end, or to raise NodeError at once.
     """
+    with _furnished(found(NODE), place, wait) as made:
+        _start(made)
+        yield made
+
+
+@contextlib.contextmanager
+def image_store() -> Iterator[Store]:
+    """The containerd of the tests' cluster alone, to give it images: no program that has to be built runs for it."""
+    with _furnished(Binaries(cache_folder()), USUAL, wait=True) as made:
+        made.programs["containerd"].start()
+        made.containerd.clear()
+        yield made.containerd
+
+
+@contextlib.contextmanager
+def _furnished(binaries: Binaries, place: Place, wait: bool) -> Iterator[Cluster]:
+    """A cluster of which nothing runs yet: its room, files and programs."""
     debian.require()
-    binaries = found(NODE)
     with (
         _alone(place, wait),
         tempfile.TemporaryDirectory(prefix=prefix(place), ignore_cleanup_errors=True) as name,
@@ -123,9 +139,7 @@ def cluster(place: Place = USUAL, *, wait: bool = True) -> Iterator[Cluster]:
                     for name, command in configuration.commands(files, binaries).items()
                 }
                 _prepare(made, files)
-                running = Cluster(files, binaries, made, programs, store)
-                _start(running)
-                yield running
+                yield Cluster(files, binaries, made, programs, store)
         finally:
             _sweep_cgroups(place)
 

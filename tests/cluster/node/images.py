@@ -109,10 +109,16 @@ def build(shop: Workshop, image: str) -> str:
     return name
 
 
-def load(containerd: Store, image: str) -> None:
-    """Build an image and give it to containerd under its plain name."""
+def make() -> dict[str, str]:
+    """Build and export the project's images, as far as they are not as they should be; each one's manifest's digest."""
     shop = workshop()
-    _import(containerd, shop, shop.export(build(shop, image)), f"docker.io/library/{image}")
+    return {image: shop.export(build(shop, image)) for image in DOCKERFILES}
+
+
+def load(containerd: Store) -> None:
+    """Give containerd the project's images of this checkout, under their plain names."""
+    for image, digest in make().items():
+        _import(containerd, workshop(), digest, f"docker.io/library/{image}")
 
 
 def load_pause(containerd: Store) -> None:
