@@ -6,7 +6,7 @@ import pytest
 
 from tests.cluster.e2e.manifests import FIXED, SHORT_STEPS, job
 from tests.cluster.e2e.stage import STUDIO, Job, Stage
-from tests.cluster.node import images
+from tests.cluster.node import images, volumes
 from tests.cluster.node.cluster import Cluster, cluster
 
 
@@ -15,6 +15,7 @@ def node() -> Iterator[Cluster]:
     """A whole real cluster of one node, with the images of this checkout, for the whole session."""
     with cluster() as running:
         images.load(running.containerd)
+        volumes.furnish(running)
         yield running
 
 

@@ -64,7 +64,7 @@ class Stage:
 
     def volume(self, name: str) -> Path:
         """The folder behind the claim of this name."""
-        return self.cluster.files.folder / "volumes" / name
+        return self.cluster.files.volumes / name
 
     def claim(self, name: str) -> Path:
         """A volume on this machine, claimed under this name; returns its folder."""

@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.cluster.binaries import ToolMissingError
-from tests.cluster.node import images
+from tests.cluster.node import images, volumes
 from tests.cluster.node.cluster import Cluster, cluster, image_store
 from tests.cluster.node.configuration import CONTROLLER, PLAIN
 from tests.cluster.node.room import NodeError
@@ -17,10 +17,14 @@ _MANUAL = """
 The cluster is up ({seconds:.0f} s). In another terminal:
 
     export KUBECONFIG={admin}
+    export PATH={programs}:$PATH
     kubectl get nodes
-    {helm} upgrade --install thinwire {chart} --namespace thinwire-system --create-namespace
-    kubectl apply -f examples/emoji.yaml && kubectl get dj --watch
+    helm upgrade --install thinwire charts/thinwire --namespace thinwire-system --create-namespace \\
+      --set controller.image.tag=dev --set runtime.image.tag=dev --wait
+    kubectl apply -f examples/cluster/emoji-pictures.yaml -f examples/emoji.yaml
+    kubectl get dj --watch
 
+Pictures:       {volumes}/volume-*/emoji/images (until this ends)
 Other users:    a person without rights       {plain}
                 the controller's own account  {controller}
 Logs:           {logs}/*.log
@@ -45,6 +49,7 @@ def main() -> int:
             return 0
         with cluster(wait=asked.wait) as running:
             images.load(running.containerd)
+            volumes.furnish(running)
             print(_manual(running, time.monotonic() - began), flush=True)
             _watch(running)
     except KeyboardInterrupt:
@@ -68,8 +73,8 @@ def _manual(running: Cluster, seconds: float) -> str:
         admin=running.kubeconfig(),
         plain=running.kubeconfig(PLAIN),
         controller=running.kubeconfig(CONTROLLER),
-        helm=running.binaries.path("helm"),
-        chart=images.REPOSITORY / "charts" / "thinwire",
+        programs=running.binaries.folder,
+        volumes=running.files.volumes,
         logs=running.files.folder,
         room=" ".join(running.room.command("bash")),
     )

@@ -56,6 +56,10 @@ class Files:
         return self.folder / f"{program}.log"
 
     @property
+    def volumes(self) -> Path:
+        return self.folder / "volumes"
+
+    @property
     def tokens(self) -> Path:
         return self.folder / "tokens.csv"
 
