@@ -62,7 +62,7 @@ chart-docs: cluster-tools ## Write the chart's README from its values
 	@$$($(BIN)/python -m tests.cluster.binaries --folder)/helm-docs --chart-search-root charts/thinwire --log-level error
 
 test: ## Install what the tests need and run every test
-	@$(MAKE) --no-print-directory --jobs=3 --output-sync=line lint cluster-tools cluster-images
+	@$(MAKE) --no-print-directory --jobs=3 lint cluster-tools cluster-images
 	@echo "==> every test"
 	$(BIN)/python -m pytest --durations=40 --durations-min=10
 
