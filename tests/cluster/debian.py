@@ -27,6 +27,7 @@ PACKAGES = {
     "conntrack": "conntrack",
     "mmdebstrap": "mmdebstrap",
     "buildah": "buildah",
+    "skopeo": "skopeo",
     "kubectl": "kubectl",
     "openssl": "openssl",
     "nsenter": "util-linux",

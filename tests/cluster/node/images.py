@@ -46,31 +46,21 @@ class Workshop:
         return self.layout / "blobs" / digest.replace(":", "/")
 
     def buildah(self, *arguments: str | os.PathLike[str]) -> str:
-        """Run buildah on this store; raises NodeError with the end of what it said.
-
-        Its mounts and its notes about them are the call's own: one that is killed leaves the machine as it was.
-        """
+        """Run buildah on this store; raises NodeError with the end of what it said."""
         with tempfile.TemporaryDirectory() as notes:
-            command = ["buildah", "--root", self.folder / "storage", "--runroot", notes, "--storage-driver", "overlay"]
-            done = subprocess.run(
-                [*_MOUNTS_OF_ITS_OWN, *command, *arguments],
-                capture_output=True,
-                text=True,
-                env={**os.environ, "BUILDAH_ISOLATION": "chroot"},
-                check=False,
-            )
-        if done.returncode:
-            said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
-            raise NodeError(f"`buildah {' '.join(map(str, arguments))}` ended with {done.returncode}:\n{said}")
-        return done.stdout.strip()
+            options = ("--root", self.folder / "storage", "--runroot", notes, "--storage-driver", "overlay")
+            return _run("buildah", *options, *arguments)
 
     def export(self, image: str) -> str:
         """Write an image's missing blobs into the layout, layers as they are; returns its manifest's digest."""
-        with tempfile.NamedTemporaryFile() as digest:
-            target = f"oci:{self.layout}:{image}"
-            self.buildah("push", "--quiet", "--disable-compression", "--digestfile", digest.name, image, target)
+        with tempfile.TemporaryDirectory() as notes:
+            digest = Path(notes) / "digest"
+            source = f"containers-storage:[overlay@{self.folder / 'storage'}+{notes}]{image}"
+            # buildah's own push would compress gigabytes, every time, to find that they are there already.
+            options = ("--quiet", "--dest-oci-accept-uncompressed-layers", "--digestfile", digest)
+            _run("skopeo", "--insecure-policy", "copy", *options, source, f"oci:{self.layout}:{image}")
             self._forget_old_blobs()
-            return Path(digest.name).read_text(encoding="utf-8").strip()
+            return digest.read_text(encoding="utf-8").strip()
 
     def _forget_old_blobs(self) -> None:
         """Remove what no image of the layout is made of any more."""
@@ -81,6 +71,16 @@ class Workshop:
         for path in (self.layout / "blobs" / "sha256").iterdir():
             if path not in wanted:
                 path.unlink()
+
+
+def _run(*command: str | os.PathLike[str]) -> str:
+    """What a program prints. Its mounts are its own: one that is killed leaves the machine as it was."""
+    environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
+    done = subprocess.run([*_MOUNTS_OF_ITS_OWN, *command], capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-20:])
+        raise NodeError(f"`{' '.join(map(str, command))}` ended with {done.returncode}:\n{said}")
+    return done.stdout.strip()
 
 
 def workshop() -> Workshop:
