@@ -97,7 +97,17 @@ class Stage:
         }
         self.kubectl("apply", "-f", "-", text=json.dumps(volume))
         self.kubectl("apply", "-f", "-", text=json.dumps(claim))
+        self.await_bound(name)
         return folder
+
+    def await_bound(self, claim: str) -> str:
+        """Wait until a claim has its volume, for the scheduler's first word would be about that; the volume's name."""
+
+        def volume() -> str:
+            found = self.raw("get", "pvc", claim)
+            return str(found["spec"]["volumeName"]) if found["status"].get("phase") == "Bound" else ""
+
+        return eventually(volume)
 
     def submit(self, job: Raw) -> Job:
         """Apply a job and return a handle on it."""

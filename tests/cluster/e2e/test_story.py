@@ -27,12 +27,7 @@ TOLERANCE_DB = 30.0
 def folder(stage: Stage) -> Path:
     """The volume that the example's own claim is bound to."""
     stage.kubectl("apply", "-f", str(CLAIM))
-
-    def bound() -> str:
-        claim = stage.raw("get", "pvc", "emoji-pictures")
-        return str(claim["spec"]["volumeName"]) if claim["status"]["phase"] == "Bound" else ""
-
-    return stage.volume(eventually(bound))
+    return stage.volume(stage.await_bound("emoji-pictures"))
 
 
 @pytest.fixture(scope="module")
