@@ -12,6 +12,7 @@ import yaml
 
 from tests.charts.chart import CHART, ChartRefused, helm, rendered
 from tests.cluster.binaries import CHART_TOOLS, found
+from tests.cluster.rights import rights
 from thinwire.controller.kubernetes.settings import add_flags, settings_of
 from thinwire.controller.manifest.schema import crd
 
@@ -62,6 +63,12 @@ def test_the_controller_may_touch_only_what_it_makes_and_never_lists_secrets() -
     own = objects["Role", NAME]
     assert {one for one in rules(own) if one[1] == "secrets"} == {("", "secrets", "create")}
     assert all(rule["verbs"] == ["create"] or rule["resourceNames"] for rule in own["rules"])
+
+
+def test_the_rights_on_jobs_and_their_kin_are_those_of_the_page() -> None:
+    granted = rules(rendered('watchNamespaces=["one"]')["Role", f"one/{CLUSTER_NAME}"])
+    (written,) = [of_page for heading, of_page in rights().items() if "every namespace" in heading]
+    assert granted == rules({"rules": written})
 
 
 def test_with_a_list_of_namespaces_the_rights_end_at_them() -> None:

@@ -6,7 +6,6 @@ import contextlib
 import re
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,11 +19,10 @@ from tests.cluster.operator_process import OperatorProcess, operator_process
 from tests.cluster.outages import compact_etcd, restart_api_server
 from tests.cluster.people import People
 from tests.cluster.reporting import Rank
+from tests.cluster.rights import rights
 from tests.controller.waiting import eventually
 
 pytestmark = pytest.mark.cluster
-
-RBAC_PAGE = Path(__file__).resolve().parents[2] / "docs" / "rbac.md"
 
 
 @pytest.fixture(scope="module")
@@ -214,7 +212,7 @@ def test_ranks_that_run_get_the_authority_that_took_the_others_place(own_plane: 
 def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
     people = People(jobs)
     people.account("default", "controller")
-    for heading, rules in rules_of(RBAC_PAGE.read_text()).items():
+    for heading, rules in rights().items():
         people.may("default", "controller", rules, everywhere="own namespace" not in heading)
     token = people.token("default", "controller")
     with operator_process(own_plane, "--lease-name", "least", token=token) as operator:
@@ -233,7 +231,7 @@ def test_the_rights_of_the_page_are_enough_for_a_whole_job(own_plane: ControlPla
 def test_a_right_that_is_missing_is_told_by_the_job(own_plane: ControlPlane, jobs: JobsApi) -> None:
     people = People(jobs)
     people.account("default", "powerless")
-    for heading, rules in rules_of(RBAC_PAGE.read_text()).items():
+    for heading, rules in rights().items():
         granted = [rule for rule in rules if rule["resources"] != ["services"]]
         people.may("default", "powerless", granted, everywhere="own namespace" not in heading)
     token = people.token("default", "powerless")
@@ -243,26 +241,6 @@ def test_a_right_that_is_missing_is_told_by_the_job(own_plane: ControlPlane, job
         eventually(lambda: "services" in status(jobs, "forbidden").get("message", ""))
         await_told(jobs, "forbidden", "Forbidden")
     jobs.delete("forbidden")
-
-
-def rules_of(page: str) -> dict[str, list[dict[str, Any]]]:
-    """The tables of docs/rbac.md as rules, by heading."""
-    found_rules: dict[str, list[dict[str, Any]]] = {}
-    heading = ""
-    for line in page.splitlines():
-        if line.startswith("## "):
-            heading = line
-        cells = [cell.strip() for cell in line.strip("|").split("|")]
-        if len(cells) != 4 or cells[0] in ("group", "---"):
-            continue
-        group, resource, verbs, _ = cells
-        rule = {
-            "apiGroups": ["" if group == "core" else group],
-            "resources": [re.sub(r" \(.*", "", resource)],
-            "verbs": verbs.split(", "),
-        }
-        found_rules.setdefault(heading, []).append(rule)
-    return found_rules
 
 
 def status_or_nothing(jobs: JobsApi, name: str) -> dict[str, Any]:

@@ -32,7 +32,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   verbs: [get, list, watch, delete]        # deletes what has outlived its ttlSecondsAfterFinished
 - apiGroups: [thinwire.dev]
   resources: [diffusionjobs/status]
-  verbs: [get, patch, update]
+  verbs: [patch]
 - apiGroups: [thinwire.dev]
   resources: [diffusionjobs/finalizers]    # owner references that block deletion, where the API server minds
   verbs: [update]
@@ -41,17 +41,20 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [services, configmaps]        # a gang's headless Service, its RunSpec, and prompts in ConfigMaps
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, create, patch, delete]
 - apiGroups: [""]
   resources: [pods]
   verbs: [get, list, watch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch]
+  verbs: [get]
 - apiGroups: [kueue.x-k8s.io]
   resources: [localqueues]
-  verbs: [get, list, watch]
-- apiGroups: [events.k8s.io, ""]
+  verbs: [get]
+- apiGroups: [events.k8s.io]               # the story of a job
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
+- apiGroups: [""]                          # what a Job's pods were refused for
+  resources: [events]
+  verbs: [list]
 {{- end }}

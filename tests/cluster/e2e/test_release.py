@@ -47,6 +47,7 @@ def test_it_runs_as_nobody_on_a_root_that_nobody_can_write_to(stage: Stage) -> N
     [
         (("create", "jobs.batch", "--namespace", STUDIO), True),
         (("patch", "diffusionjobs.thinwire.dev", "--subresource=status", "--namespace", STUDIO), True),
+        (("list", "events", "--namespace", STUDIO), True),
         (("list", "secrets", "--namespace", STUDIO), False),
         (("list", "secrets", "--namespace", SYSTEM), False),
         (("get", "secrets/another", "--namespace", SYSTEM), False),

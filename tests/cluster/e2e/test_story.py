@@ -88,6 +88,7 @@ def test_kubectl_describe_reads_as_a_story(stage: Stage, emoji: Job) -> None:
     assert -1 not in places, events
     assert places == sorted(places), events
     assert "all prompts are done: 8 of 8 pictures" in events
+    assert "Warning" not in events, events
 
 
 def test_nothing_but_finished_pods_is_left_and_a_deleted_job_takes_those_along(stage: Stage, folder: Path) -> None:
