@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import ScalarFormatter
 
 from bench.sweep.table import Cell, bound_seconds, cells
-from bench.sweep.variants import ADAPTIVE, RING
+from bench.sweep.variants import ADAPTIVE, RING, VARIANTS
 
 _COLOURS = {
     "thinwire": "tab:blue",
@@ -18,7 +18,9 @@ _COLOURS = {
     "uncompressed patches": "tab:purple",
     "one process": "black",
 }
+_ADAPTIVE = tuple(variant.name for variant in VARIANTS if variant.adaptive)
 _ADAPTIVE_COLOUR = "tab:green"
+_ABOVE, _BELOW = 3, -8
 _MARKERS = "osD^v<>PX*hp"
 
 
@@ -31,7 +33,7 @@ def draw(told: dict[str, Any], folder: Path) -> None:
 
 
 def _colour(cell: Cell) -> str:
-    return _ADAPTIVE_COLOUR if cell.variant == ADAPTIVE.name else _COLOURS[cell.kind]
+    return _ADAPTIVE_COLOUR if cell.variant in _ADAPTIVE else _COLOURS[cell.kind]
 
 
 def _draw_times(found: list[Cell], told: dict[str, Any], path: Path) -> None:
@@ -46,7 +48,7 @@ def _draw_times(found: list[Cell], told: dict[str, Any], path: Path) -> None:
             color=_colour(line[0]),
             marker=_MARKERS[number % len(_MARKERS)],
             markersize=4,
-            linewidth=2.2 if variant == ADAPTIVE.name else 0.9,
+            linewidth=2.2 if variant in _ADAPTIVE else 0.9,
             label=variant,
         )
         if variant in (ADAPTIVE.name, RING.name):
@@ -69,18 +71,20 @@ def _draw_fronts(found: list[Cell], path: Path) -> None:
     rows = -(-len(ratios) // columns)
     figure, grid = plt.subplots(rows, columns, figsize=(11, 3.6 * rows), squeeze=False)
     for axes, ratio in zip(grid.flat, ratios, strict=False):
-        for cell in (cell for cell in found if cell.ratio == ratio):
-            star = cell.variant == ADAPTIVE.name
+        here = sorted((cell for cell in found if cell.ratio == ratio), key=lambda cell: cell.seconds[0])
+        for number, cell in enumerate(here):
+            star = cell.variant in _ADAPTIVE
             axes.scatter(
                 cell.seconds[0], cell.psnr_db, color=_colour(cell), marker="*" if star else "o", s=120 if star else 22
             )
             name = cell.variant.removeprefix("thinwire ")
-            axes.annotate(name, (cell.seconds[0], cell.psnr_db), fontsize=6, xytext=(3, 3), textcoords="offset points")
+            beside = (3, _BELOW if number % 2 else _ABOVE)
+            axes.annotate(name, (cell.seconds[0], cell.psnr_db), fontsize=6, xytext=beside, textcoords="offset points")
+        axes.set_xlim(0.85 * here[0].seconds[0], 1.35 * here[-1].seconds[0])
         axes.set(xscale="log", xlabel="seconds a picture", ylabel="PSNR, dB")
         axes.xaxis.set_major_formatter(ScalarFormatter())
         axes.xaxis.set_minor_formatter(ScalarFormatter())
         axes.tick_params(axis="x", which="both", labelsize=6, rotation=45)
-        axes.margins(x=0.15)
         axes.set_title(f"communication / computing = {ratio:g}", fontsize=9)
         axes.grid(which="both", alpha=0.2)
     for axes in list(grid.flat)[len(ratios) :]:
