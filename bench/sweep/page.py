@@ -87,9 +87,11 @@ def _extent(found: list[Cell], told: dict[str, Any]) -> str:
     failures = Counter((failed["variant"], failed["cause"].splitlines()[-1]) for failed in told.get("failures", ()))
     for (variant, cause), times in failures.items():
         said += f" {variant} failed {times} time(s): {cause}."
-    commits = {run["commit"] for run in told["runs"] if "commit" in run}
-    if len(commits) > 1:
-        said += f" The runs are of {len(commits)} commits (`commit` of every run in the file), with codecs that differ."
+    commits = Counter(run["commit"] for run in told["runs"] if "commit" in run)
+    usual = max(commits, key=lambda commit: commits[commit], default="")
+    for commit in commits.keys() - {usual}:
+        names = dict.fromkeys(run["variant"] for run in told["runs"] if run.get("commit") == commit)
+        said += f" Not of the same turns as the rest, and of another commit ({commit[:7]}): {', '.join(names)}."
     return "\n".join(wrap(said, 120))
 
 
