@@ -29,7 +29,6 @@ _ESTIMATOR = (
     "exchange's fixed cost is as long as its transfer, and a few percent of the one are many of the other "
     "(docs/rate-control.md says what was tried)"
 )
-_QUEUED = "transfers that wait behind others read as a fixed cost that fewer bits would not mend: it stays at int8"
 _BEST = "the estimate's error, and rungs whose stalls lie close beside the target: the law stays on the careful side"
 _OFF = "reports, the agreement at a step's end and the estimator's own computing; and the machine's noise"
 _FRONT = "PipeFusion hands on a tenth of the bytes and waits for its peer once a patch, not in every layer"
@@ -91,9 +90,9 @@ def _at_the_papers_ratio(found: list[Cell], told: dict[str, Any], name: str) -> 
         lines.append(Verdict(f"{policy}: 3 dB above cf-1bit", PAPERS_RATIO, f"{gain:+.1f} dB", gain >= 3, _GAIN))
     bound = bound_seconds(found, told, adaptive)
     if bound is not None:
-        share, cause = adaptive.step_seconds / bound, _QUEUED if name == PIPEFUSION else _BOUND
+        share = adaptive.step_seconds / bound
         asked = f"{policy}: a step of 1.25 times the bound"
-        lines.append(Verdict(asked, PAPERS_RATIO, f"{share:.2f}", share <= 1.25, cause))
+        lines.append(Verdict(asked, PAPERS_RATIO, f"{share:.2f}", share <= 1.25, _BOUND))
     return lines
 
 

@@ -46,14 +46,15 @@ class RateTable:
     ) -> "RateTable":
         """Price every rung in these flows. The raw rung is no choice: it costs more than off and says the same.
 
-        calibration: of the model, which then has transform rungs too; first_layer: which of its layers the first of
-        these flows is, not 0 on PipeFusion's later stages. Choices are the same on every rank, and a budget is spread
-        alike on ranks that exchange attention. No two choices cost the same, because a price names its rung: the less
-        lossy one stays.
+        calibration: of the model, which then has transform rungs too, unless nothing of attention travels: where they
+        code nothing, they would only take the place of scalar ones of the same price. first_layer: which of its layers
+        the first of these flows is, not 0 on PipeFusion's later stages. Choices are the same on every rank, and a
+        budget is spread alike on ranks that exchange attention. No two choices cost the same, because a price names
+        its rung: the less lossy one stays.
         """
         rungs = [rung for rung in LADDER if rung is not RAW]
         allocations: dict[tuple[LinkClass, str], Mapping[Place, Rung]] = {}
-        if calibration is not None:
+        if calibration is not None and traffic.attention_flows:
             rungs += TRANSFORMS
             for link_class in traffic.link_classes:
                 demands = _demands(traffic, link_class, calibration, first_layer)

@@ -154,6 +154,15 @@ def test_a_later_stage_spends_its_budget_by_the_costs_of_its_own_layers() -> Non
     assert tables[0].choices == tables[1].choices
 
 
+def test_where_no_attention_travels_a_calibration_takes_no_scalar_rung_s_place() -> None:
+    link = LinkClass.INTER_NODE
+    handed_on = Flow(Exchange.PIPEFUSION, Role.HIDDEN, link, 128, HEADS * SIZE, 1, 2)
+    traffic = Traffic(LAYERS, (handed_on,), {Operation.PIPEFUSION: (link, 2)})
+    table = RateTable.of(traffic, torch.float32, made_up("m"))
+    assert table.choices == RateTable.of(traffic, torch.float32).choices
+    assert {"bits1", "bits2", "int4"} < {rung.name for rung, _ in table.choices if rung is not None}
+
+
 def test_every_choice_is_named_by_its_own_price() -> None:
     table = RateTable.of(traffic_of(4096), torch.float32, made_up("m"))
     prices = [price for _, price in table.choices]
