@@ -89,8 +89,9 @@ def plan_with(job: DiffusionJob, facts: ModelFacts) -> JobPlan:
     memories = [base_memory(traffic, job.compression.predictor_order, budget_bytes) for traffic in traffics]
     largest = max(memories, key=lambda memory: memory.base_bytes)
     pricing = Pricing.of(job, value_bytes)
+    has_bases = facts.calibrated and any(flow.of_attention for traffic in traffics for flow in traffic.flows)
     links = tuple(
-        _link(job, link_class, traffics, memories, pricing, ladder(calibrated=facts.calibrated))
+        _link(job, link_class, traffics, memories, pricing, ladder(calibrated=has_bases))
         for link_class in LinkClass
         if any(link_class in traffic.link_classes for traffic in traffics)
     )

@@ -42,6 +42,17 @@ def test_limits_choose_the_rungs_that_the_law_may_use(tmp_path: Path) -> None:
     assert len(off.links[0].rungs) == 1
 
 
+def test_a_calibration_adds_rates_only_where_attention_travels() -> None:
+    in_box = {"spec.model.source": {"bundled": "emoji"}, "spec.gpus": 2}
+    plans = [
+        plan_job(DiffusionJob.from_raw(manifest({**in_box, "spec.parallelism": {degree: 2}})))
+        for degree in ("ring", "pipefusion")
+    ]
+    transforms = [sum(one.rung.startswith("transform") for one in plan.links[0].rungs) for plan in plans]
+    assert transforms[0] > 10
+    assert transforms[1] == 0
+
+
 def test_a_budget_for_bases_sends_layers_whole(tmp_path: Path) -> None:
     folder = sd3_folder(tmp_path / "model", layers=40)
     free, tight = planned(folder), planned(folder, {"spec.compression.baseMemoryMebibytes": 1})
