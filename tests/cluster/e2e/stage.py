@@ -48,11 +48,19 @@ class Stage:
         own = ["controller.image.tag=dev", "runtime.image.tag=dev", "controller.image.pullPolicy=Never", *values]
         chosen = [word for value in own for word in ("--set", value)]
         place = ("--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "600s")
-        return self.cluster.helm("upgrade", "--install", "thinwire", str(CHART), *place, *chosen)
+        said = self.cluster.helm("upgrade", "--install", "thinwire", str(CHART), *place, *chosen)
+        self._await_rollout()
+        return said
 
     def roll_back(self) -> str:
         """Take the last upgrade of the chart back, and wait until that is ready."""
-        return self.cluster.helm("rollback", "thinwire", "--namespace", SYSTEM, "--wait", "--timeout", "600s")
+        said = self.cluster.helm("rollback", "thinwire", "--namespace", SYSTEM, "--wait", "--timeout", "600s")
+        self._await_rollout()
+        return said
+
+    def _await_rollout(self) -> None:
+        # To helm, a Deployment that may do without its only pod is ready without it.
+        self.cluster.kubectl("-n", SYSTEM, "rollout", "status", f"deployment/{CONTROLLER}", "--timeout=600s")
 
     def answers(self, *arguments: str) -> bool:
         """Whether kubectl could do it."""
