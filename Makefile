@@ -52,7 +52,7 @@ cluster-tools: cluster-packages ## Make the test cluster's programs, once, in a 
 	@$(PYTHON) -u -m tests.cluster.binaries
 
 cluster-images: install cluster-packages
-	@echo "==> the images of controller and ranks (about 15 GB in a cache; minutes the first time)"
+	@echo "==> the images of controller and ranks (about 21 GB in a cache; minutes the first time)"
 	@$(BIN)/python -u -m tests.cluster.node --images
 
 cluster: cluster-tools cluster-images ## Start a Kubernetes cluster of one node on this machine, to play with, until Ctrl-C (needs root)
