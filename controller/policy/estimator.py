@@ -145,8 +145,13 @@ def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
     )
     if seen.known and exchanges.mean_bytes < ONE_PACKET_BYTES < seen.largest_bytes / SIZES_APART:
         return replace(seen, latest_is_app_limited=True)
-    if not seen.known or _shows_faster_link(estimate.latest, exchanges, seen.bytes_per_second):
-        return replace(seen, recent=(exchanges,), errors=(), suspect=None)
+    if not seen.known:
+        return replace(seen, recent=(exchanges,))
+    if _shows_faster_link(estimate.latest, exchanges, seen.bytes_per_second):
+        alpha = seen.alpha_seconds
+        if exchanges.mean_seconds <= alpha:  # so it is too long, and what is left of it tells nothing
+            alpha *= _sped_up(seen, (exchanges,))
+        return replace(seen, alpha_seconds=alpha, recent=(exchanges,), errors=(), suspect=None)
     expected = exchanges.size_bytes / seen.bytes_per_second
     measured = exchanges.transfer_seconds(seen.alpha_seconds)
     fixed = exchanges.count * seen.alpha_seconds
