@@ -8,18 +8,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests.netlab.gang import DIES_WITH_US
 from tests.netlab.lab import SWITCH_ADDRESS, Lab
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore
-from thinwire.controller.local.processes import die_with_parent
 from thinwire.controller.server import serve
 
 
 @contextmanager
 def controller(lab: Lab, namespace: str, job: str) -> Iterator[str]:
     """Serve telemetry of a job on the switch of `lab`; yields what its ranks dial."""
-    command = ["ip", "netns", "exec", lab.switch_namespace, sys.executable, "-m", __name__, namespace, job]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=die_with_parent)
+    inside = ("ip", "netns", "exec", lab.switch_namespace)
+    command = [*DIES_WITH_US, *inside, sys.executable, "-m", __name__, namespace, job]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         port = process.stdout.readline().strip()

@@ -17,9 +17,10 @@ from tests.netlab.kernel import NetlabError
 from tests.netlab.lab import INTERFACE, Lab
 from thinwire.controller.local.launcher import RUN_SPEC_VARIABLE
 from thinwire.controller.local.logs import TORCHRUN_LOG, Ending, read_ending
-from thinwire.controller.local.processes import die_with_parent
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import RunSpec
 
+DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
+"""Not by a preexec_fn: that forks this process, and what gRPC's threads hold in it, before the program is another."""
 _PORT = 29_500
 
 
@@ -61,12 +62,11 @@ class Gang:
             with (log / TORCHRUN_LOG).open("ab") as said:
                 gang.started.append(
                     subprocess.Popen(
-                        [*("taskset", "--cpu-list", cores), *_command(lab, node, ranks_per_node, log)],
+                        [*DIES_WITH_US, "taskset", "--cpu-list", cores, *_command(lab, node, ranks_per_node, log)],
                         stdin=subprocess.DEVNULL,
                         stdout=said,
                         stderr=said,
                         env=variables,
-                        preexec_fn=die_with_parent,
                     )
                 )
         return gang

@@ -18,6 +18,8 @@ from thinwire.runtime.process import TIMEOUT_VARIABLE, ExitCode
 pytestmark = [pytest.mark.netlab, pytest.mark.torchrun, pytest.mark.timeout(1800)]
 
 RUN_SECONDS = 900.0
+ENDING_SECONDS = 60.0
+"""In which the others must have ended too where one has."""
 STEPS = 28
 HEARTBEAT_SECONDS = 20
 
@@ -63,7 +65,7 @@ def after_steps(gang: Gang, number: int) -> list[dict]:
     """Wait for so many steps of a job, and return them."""
 
     def there() -> bool:
-        assert gang.running, [gang.wait(RUN_SECONDS), gang.folder]
+        assert gang.running, [gang.wait(ENDING_SECONDS), gang.folder]
         return len(gang.events("step")) >= number
 
     eventually(there, within_seconds=RUN_SECONDS)
