@@ -37,8 +37,8 @@ class OperatorProcess:
 
     def logged(self, event: str) -> list[dict[str, Any]]:
         """The lines of the log with this event."""
-        lines = self.log.read_text(encoding="utf-8").splitlines()
-        said = [json.loads(line) for line in lines if line.startswith("{")]
+        whole = self.log.read_text(encoding="utf-8").rpartition("\n")[0]  # it may be writing one
+        said = [json.loads(line) for line in whole.splitlines() if line.startswith("{")]
         return [one for one in said if one["event"] == event]
 
     def http(self, path: str) -> str:
