@@ -1,7 +1,9 @@
 """The frame: 40 bytes of header, checked field by field, then a payload of known size (docs/wire-format.md)."""
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Never
 
 import torch
 from torch import Tensor
@@ -108,27 +110,26 @@ def require_length(frame: Tensor, header: bytes, expected_bytes: int) -> None:
         return
     prefix = bytes(frame[:CHECKED_BYTES].cpu().numpy())
     readable = len(prefix) == CHECKED_BYTES and prefix[:3] == header[:3]
-    raise LengthError(expected_bytes, frame.numel(), _difference(header, prefix) if readable else None)
+    raise LengthError(expected_bytes, frame.numel(), next(_differences(header, prefix), None) if readable else None)
 
 
-def _refuse_header(expected: bytes, got: bytes) -> None:
+def _refuse_header(expected: bytes, got: bytes) -> Never:
     """Raise the error that names the first field in which two headers differ."""
-    difference = _difference(expected, got)
-    if difference is not None:
-        raise {"magic": MagicError, "version": VersionError}.get(difference[0], HeaderMismatch)(*difference)
+    field, wanted, came = next(_differences(expected, got))
+    raise {"magic": MagicError, "version": VersionError}.get(field, HeaderMismatch)(field, wanted, came)
 
 
-def _difference(expected: bytes, got: bytes) -> tuple[str, object, object] | None:
-    """Return the first field in which two headers differ, what was expected and what came."""
+def _differences(expected: bytes, got: bytes) -> Iterator[tuple[str, object, object]]:
+    """Yield every field in which two headers differ, what was expected and what came; of the format, its parts."""
     for field, wanted, came in zip(_FIELDS, _LAYOUT.unpack(expected), _LAYOUT.unpack(got), strict=True):
-        if wanted != came:
-            return _format_difference(wanted, came) if field == "format" else (field, wanted, came)
-    return None
+        if field == "format":
+            yield from _format_differences(wanted, came)
+        elif wanted != came:
+            yield field, wanted, came
 
 
-def _format_difference(expected: int, got: int) -> tuple[str, object, object] | None:
+def _format_differences(expected: int, got: int) -> Iterator[tuple[str, object, object]]:
     for part, shift, mask in _FORMAT_PARTS:
         wanted, came = expected >> shift & mask, got >> shift & mask
         if wanted != came:
-            return (part, dtype_named(wanted), dtype_named(came)) if part == "dtype" else (part, wanted, came)
-    return None
+            yield (part, dtype_named(wanted), dtype_named(came)) if part == "dtype" else (part, wanted, came)
