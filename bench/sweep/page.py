@@ -88,8 +88,7 @@ def _extent(found: list[Cell], told: dict[str, Any]) -> str:
     for (variant, cause), times in failures.items():
         said += f" {variant} failed {times} time(s): {cause}."
     commits = Counter(run["commit"] for run in told["runs"] if "commit" in run)
-    usual = max(commits, key=lambda commit: commits[commit], default="")
-    for commit in commits.keys() - {usual}:
+    for commit, _ in commits.most_common()[1:]:
         names = dict.fromkeys(run["variant"] for run in told["runs"] if run.get("commit") == commit)
         said += f" Not of the same turns as the rest, and of another commit ({commit[:7]}): {', '.join(names)}."
     return "\n".join(wrap(said, 120))
@@ -98,16 +97,17 @@ def _extent(found: list[Cell], told: dict[str, Any]) -> str:
 def _beside_one_process(found: list[Cell]) -> str:
     """Return which parallel runs are worth their second rank, and why so few."""
     alone = next((cell for cell in found if not cell.ratio), None)
-    if alone is None:
+    ours = [cell.compute_seconds for cell in found if cell.kind == "thinwire"]
+    if alone is None or not ours:
         return ""
     faster = sorted(
         {f"{cell.variant} at {cell.ratio:g}" for cell in found if cell.ratio and cell.seconds[0] < alone.seconds[0]}
     )
-    shares = [cell.compute_seconds / alone.step_seconds for cell in found if cell.kind == "thinwire"]
-    computing = f"each of two ranks computes for {median(shares):.0%} of its step" if shares else ""
+    share = median(ours) / alone.step_seconds
     said = (
         f"One process takes {alone.seconds[0]:.2f} s a picture; faster than that: {', '.join(faster) or 'none'}. The "
-        f"model is small, {computing}, so parallel runs compare with each other and not with it."
+        f"model is small, each of two ranks computes for {share:.0%} of its step, so parallel runs compare with each "
+        "other and not with it."
     )
     return "\n".join(wrap(said, 120))
 

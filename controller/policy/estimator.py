@@ -153,15 +153,11 @@ def observe(estimate: LinkEstimate, window: Window) -> LinkEstimate:
             alpha *= _sped_up(seen, (exchanges,))
         return replace(seen, alpha_seconds=alpha, recent=(exchanges,), errors=(), suspect=None)
     expected = exchanges.size_bytes / seen.bytes_per_second
-    measured = exchanges.transfer_seconds(seen.alpha_seconds)
     fixed = exchanges.count * seen.alpha_seconds
     if _confirms(seen, exchanges, fixed, expected):
         return _surprised(seen, exchanges, slower=True)
-    is_small = exchanges.mean_bytes * _SMALL < seen.largest_bytes
-    if expected < fixed and measured < fixed * (_SMALL_FRAMES_EXCESS if is_small else 1.0):
-        return replace(_drift(seen, exchanges, expected), latest_is_app_limited=True)
-    is_near = 1 / _SMALL_FRAMES_NOISE < exchanges.seconds / (fixed + expected) < _SMALL_FRAMES_NOISE
-    if is_small and is_near and seen.fixed_cost.known and expected < _SMALL_FRAMES_SHARE * fixed:
+    measured = exchanges.transfer_seconds(seen.alpha_seconds)
+    if _is_app_limited(seen, exchanges, fixed, expected):
         return replace(_drift(seen, exchanges, expected), latest_is_app_limited=True)
     if max(measured / expected, expected / measured) > SURPRISE:
         return _surprised(seen, exchanges, slower=measured > expected)
@@ -206,6 +202,16 @@ def _with_fixed_cost(estimate: LinkEstimate, now: FixedCost) -> LinkEstimate:
     if now.lines == estimate.fixed_cost.lines:
         return replace(estimate, fixed_cost=now)
     return replace(estimate, fixed_cost=now, alpha_seconds=now.seconds, shown_alpha_seconds=now.seconds)
+
+
+def _is_app_limited(estimate: LinkEstimate, exchanges: Exchanges, fixed: float, expected: float) -> bool:
+    """Whether exchanges are so much fixed cost, as the fit has it, that they tell nothing of beta."""
+    is_small = exchanges.mean_bytes * _SMALL < estimate.largest_bytes
+    measured = exchanges.transfer_seconds(estimate.alpha_seconds)
+    if expected < fixed and measured < fixed * (_SMALL_FRAMES_EXCESS if is_small else 1.0):
+        return True
+    is_near = 1 / _SMALL_FRAMES_NOISE < exchanges.seconds / (fixed + expected) < _SMALL_FRAMES_NOISE
+    return is_small and is_near and estimate.fixed_cost.known and expected < _SMALL_FRAMES_SHARE * fixed
 
 
 def _drift(estimate: LinkEstimate, exchanges: Exchanges, expected_transfer_seconds: float) -> LinkEstimate:
