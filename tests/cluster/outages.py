@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 from tests.cluster.control_plane import ControlPlane
+from tests.harness.programs import DIES_WITH_US
 
 
 def restart_api_server(plane: ControlPlane, restarted: contextlib.ExitStack, *flags: str) -> None:
@@ -21,9 +22,7 @@ def restart_api_server(plane: ControlPlane, restarted: contextlib.ExitStack, *fl
     command = [*server.cmdline(), *flags]
     server.send_signal(signal.SIGKILL)
     psutil.wait_procs([server], timeout=30)
-    again = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    again = subprocess.Popen([*DIES_WITH_US, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     restarted.callback(again.wait, 60)
     restarted.callback(again.terminate)
 

@@ -30,6 +30,8 @@ from thinwire.controller.kubernetes.refused_pods import FRESH_SECONDS
 
 pytestmark = pytest.mark.cluster
 
+_MORE_JOBS = 20
+
 
 def test_a_job_becomes_a_service_a_config_map_and_an_indexed_job(operator: OperatorProcess, jobs: JobsApi) -> None:
     submit(jobs, "children")
@@ -171,9 +173,6 @@ def test_another_job_costs_no_list_of_those_that_are_there(
     assert after["jobs"] == before["jobs"]
     # Pods that do not come are asked after for all jobs at once.
     assert after["events"] - before["events"] <= 2 + lasted / FRESH_SECONDS
-
-
-_MORE_JOBS = 20
 
 
 def lists(plane: ControlPlane) -> dict[str, int]:

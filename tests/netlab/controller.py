@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.netlab.gang import DIES_WITH_US
+from tests.harness.programs import DIES_WITH_US
 from tests.netlab.lab import SWITCH_ADDRESS, Lab
 from thinwire.controller.job_record import JobKey, JobRecord
 from thinwire.controller.job_store import JobStore

@@ -13,14 +13,13 @@ from typing import Any
 
 from google.protobuf import json_format
 
+from tests.harness.programs import DIES_WITH_US
 from tests.netlab.kernel import NetlabError
 from tests.netlab.lab import INTERFACE, Lab
 from thinwire.controller.local.launcher import RUN_SPEC_VARIABLE
 from thinwire.controller.local.logs import TORCHRUN_LOG, Ending, read_ending
 from thinwire.proto.thinwire.v1alpha1.run_spec_pb2 import RunSpec
 
-DIES_WITH_US = ("setpriv", "--pdeathsig", "KILL")
-"""Not by a preexec_fn: that forks this process, and what gRPC's threads hold in it, before the program is another."""
 _PORT = 29_500
 
 

@@ -21,6 +21,7 @@ from tests.cluster.binaries import NODE, cache_base, found
 from tests.cluster.node.configuration import PAUSE_IMAGE
 from tests.cluster.node.room import NodeError
 from tests.cluster.node.store import Store
+from tests.harness.programs import DIES_WITH_US
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 CONTROLLER, RUNTIME = "thinwire-controller:dev", "thinwire-runtime:dev"
@@ -29,7 +30,7 @@ DOCKERFILES = {CONTROLLER: "controller/Dockerfile", RUNTIME: "runtime/Dockerfile
 _SUITE = "bookworm"
 _BASE_PACKAGES = "python3-minimal,python3-venv,ca-certificates,libgomp1"
 _CERTIFICATES = Path("/etc/ssl/certs")
-_MOUNTS_OF_ITS_OWN = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private", "--")
+_MOUNTS_OF_ITS_OWN = (*DIES_WITH_US, "unshare", "--mount", "--propagation", "private", "--")
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,11 @@ def build(shop: Workshop, image: str) -> str:
     return name
 
 
-def make() -> dict[str, str]:
-    """Build and export the project's images, as far as they are not as they should be; each one's manifest's digest."""
-    shop = workshop()
-    return {image: shop.export(build(shop, image)) for image in DOCKERFILES}
-
-
 def load(containerd: Store) -> None:
-    """Give containerd the project's images of this checkout, under their plain names."""
-    for image, digest in make().items():
-        _import(containerd, workshop(), digest, f"docker.io/library/{image}")
+    """Build the project's images of this checkout and give them to containerd under their plain names."""
+    shop = workshop()
+    for image in DOCKERFILES:
+        _import(containerd, shop, shop.export(build(shop, image)), f"docker.io/library/{image}")
 
 
 def load_pause(containerd: Store) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from tests.cluster.node.room import NodeError, Room
+from tests.harness.programs import DIES_WITH_US
 
 _STOP_SECONDS = 60.0
 
@@ -31,7 +32,7 @@ class Program:
         with self.log.open("ab") as log:
             # nsenter stays as the parent: it and its child die together, whichever ends first.
             self._outer = subprocess.Popen(
-                [*self.room.command("setpriv", "--pdeathsig", "KILL", "--"), *self.command],
+                [*self.room.command(*DIES_WITH_US), *self.command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

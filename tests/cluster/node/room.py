@@ -18,6 +18,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.harness.programs import DIES_WITH_US
+
 PREFIX_BITS = 30
 _INSIDE = "uplink"
 _STARTS_SECONDS = 20.0
@@ -84,7 +86,7 @@ def room(log: Path, place: Place) -> Iterator[Room]:
     with log.open("wb") as said:
         outer = subprocess.Popen(
             [
-                *("setpriv", "--pdeathsig", "KILL", "--"),
+                *DIES_WITH_US,
                 *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
                 *("--propagation", "private", "--", sys.executable, "-c", _FIRST_PROCESS),
             ],
