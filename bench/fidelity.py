@@ -215,7 +215,8 @@ def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
         if place[1] in (Role.KEY, Role.VALUE)
     ]
     allocated = allocate(rung.millibits, demands, TRANSFORMS) if codec.startswith(ALLOCATED) else None
-    return ThinwireCodec.maker(kernel, rung, key_rung, order, bases=calibration.bases, allocated=allocated)
+    widest = {place: bases[0] for place, bases in calibration.bases.items()}
+    return ThinwireCodec.maker(kernel, rung, key_rung, order, bases=widest, allocated=allocated)
 
 
 def _compared(

@@ -1,11 +1,12 @@
-"""The calibration file: one safetensors file beside a model, with a basis per (layer, role) and what each costs.
+"""The calibration file: one safetensors file beside a model, with bases per (layer, role) and what each place costs.
 
-    layer.<layer>.<role>.forward  [heads, size, size] float32, or float16 where that holds it exactly
-    layer.<layer>.<role>.inverse  likewise
-    layer.<layer>.<role>.codes    [heads x size] int16, usual amplitudes in quarter octaves
-    layer.<layer>.<role>.costs    [5] float64, for the allocator: see Calibration; of all places or of none
+    layer.<layer>.<role>.<size>.forward  [blocks, size, size] float32, or float16 where that holds it exactly
+    layer.<layer>.<role>.<size>.inverse  likewise
+    layer.<layer>.<role>.<size>.codes    [blocks x size] int16, usual amplitudes in quarter octaves
+    layer.<layer>.<role>.costs           [5] float64, for the allocator: see Calibration; of all places or of none
 
-Metadata: format (thinwire-calibration), version (2), model (its fingerprint), recipe (how it was made).
+A place has a basis for every size of block that its tensors may be cut into. Metadata: format (thinwire-calibration),
+version (3), model (its fingerprint), recipe (how it was made).
 """
 
 import math
@@ -26,7 +27,7 @@ from thinwire.compression.streams import Role
 from thinwire.compression.transform.amplitudes import energy_codes
 from thinwire.compression.transform.basis import Basis, basis_from_moments
 
-FORMAT, VERSION = "thinwire-calibration", "2"
+FORMAT, VERSION = "thinwire-calibration", "3"
 CALIBRATION_FILE = "calibration.safetensors"
 """Its name in a model folder."""
 
@@ -37,7 +38,7 @@ COST_MILLIBITS = (250, 500, 1_000, 2_000, 4_000)
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """bases: by (layer, role). model: fingerprint of the model it was measured on.
+    """bases: by (layer, role), those of the widest blocks first. model: fingerprint of the model it was measured on.
 
     costs: by (layer, role), what coding it alone does to the picture at each of COST_MILLIBITS (energy of the change,
     on any common scale); of all places that have a basis, or of none: then every place gets the same rate.
@@ -45,8 +46,17 @@ class Calibration:
 
     model: str
     recipe: str
-    bases: Mapping[Place, Basis]
+    bases: Mapping[Place, tuple[Basis, ...]]
     costs: Mapping[Place, tuple[float, ...]] = field(default_factory=dict)
+
+    def basis(self, place: Place, first: int, count: int) -> Basis:
+        """Return the basis of some channels of a place, in the widest blocks that they are whole ones of.
+
+        Raises TensorError where they are cut otherwise, and KeyError for an unknown place.
+        """
+        bases = self.bases[place]
+        fitting = (basis for basis in bases if first % basis.size == 0 and count % basis.size == 0)
+        return next(fitting, bases[-1]).of_channels(first, count)
 
     def demand(self, place: Place, values: int, ladder: Iterable[Rung]) -> Demand:
         """Return what the allocator must know of one (layer, role) with so many values per step."""
@@ -59,13 +69,14 @@ class Calibration:
     def save(self, path: Path) -> None:
         """Write the file, atomically."""
         tensors = {}
-        for (layer, role), basis in self.bases.items():
-            prefix = _prefix((layer, role))
-            tensors[f"{prefix}.forward"] = _narrowest(basis.forward)
-            tensors[f"{prefix}.inverse"] = _narrowest(basis.inverse)
-            tensors[f"{prefix}.codes"] = basis.codes.contiguous()
+        for place, bases in self.bases.items():
+            for basis in bases:
+                prefix = f"{_prefix(place)}.{basis.size}"
+                tensors[f"{prefix}.forward"] = _narrowest(basis.forward)
+                tensors[f"{prefix}.inverse"] = _narrowest(basis.inverse)
+                tensors[f"{prefix}.codes"] = basis.codes.contiguous()
             if self.costs:
-                tensors[f"{prefix}.costs"] = torch.tensor(self.costs[layer, role], dtype=torch.float64)
+                tensors[f"{_prefix(place)}.costs"] = torch.tensor(self.costs[place], dtype=torch.float64)
         metadata = {"format": FORMAT, "version": VERSION, "model": self.model, "recipe": self.recipe}
         partial = path.with_name(f".{path.name}.partial")
         partial.write_bytes(save(tensors, metadata))  # save_file would make it the writer's alone to read
@@ -85,11 +96,18 @@ class Calibration:
                 raise CalibrationError(
                     f"{path}, {name}: expected {expected}, got {metadata.get(name)}; calibrate this model"
                 )
-        places = [_place(path, name) for name in tensors if name.endswith(".forward")]
+        sizes: dict[Place, list[int]] = {}
+        for name in tensors:
+            if name.endswith(".forward"):
+                place, size = _place_and_size(path, name)
+                sizes.setdefault(place, []).append(size)
         try:
-            bases = {place: _basis(tensors, place) for place in places}
+            bases = {
+                place: tuple(_basis(tensors, place, size) for size in sorted(found, reverse=True))
+                for place, found in sizes.items()
+            }
             measured = any(name.endswith(".costs") for name in tensors)
-            costs = {place: _costs(tensors, place) for place in places} if measured else {}
+            costs = {place: _costs(tensors, place) for place in sizes} if measured else {}
         except (KeyError, TensorError) as error:
             raise CalibrationError(f"{path}: expected whole bases, got: {error}; calibrate again") from error
         return cls(model, metadata.get("recipe", ""), bases, costs)
@@ -108,20 +126,25 @@ def _narrowest(matrices: Tensor) -> Tensor:
     return half.contiguous() if torch.equal(half.float(), matrices) else matrices.contiguous()
 
 
-def _place(path: Path, name: str) -> Place:
-    word, layer, role, _ = name.split(".") if name.count(".") == 3 else ("", "", "", "")
-    if word != "layer" or not layer.isdecimal() or role.upper() not in Role.__members__:
-        raise CalibrationError(f"{path}: expected names like layer.0.key.forward, got {name}; calibrate again")
-    return int(layer), Role[role.upper()]
+def _place_and_size(path: Path, name: str) -> tuple[Place, int]:
+    word, layer, role, size, _ = name.split(".") if name.count(".") == 4 else ("",) * 5
+    if word != "layer" or not (layer.isdecimal() and size.isdecimal()) or role.upper() not in Role.__members__:
+        raise CalibrationError(f"{path}: expected names like layer.0.key.64.forward, got {name}; calibrate again")
+    return (int(layer), Role[role.upper()]), int(size)
 
 
 def _prefix(place: Place) -> str:
     return f"layer.{place[0]}.{place[1].name.lower()}"
 
 
-def _basis(tensors: Mapping[str, Tensor], place: Place) -> Basis:
-    forward, inverse, codes = (tensors[f"{_prefix(place)}.{part}"] for part in ("forward", "inverse", "codes"))
-    return Basis(forward.float(), inverse.float(), codes)
+def _basis(tensors: Mapping[str, Tensor], place: Place, size: int) -> Basis:
+    """Raises KeyError and TensorError unless it is whole and its blocks have this size."""
+    prefix = f"{_prefix(place)}.{size}"
+    forward, inverse, codes = (tensors[f"{prefix}.{part}"] for part in ("forward", "inverse", "codes"))
+    basis = Basis(forward.float(), inverse.float(), codes)
+    if basis.size != size:
+        raise TensorError(f"{prefix}: expected blocks of {size} channels, got {basis.size}")
+    return basis
 
 
 def _costs(tensors: Mapping[str, Tensor], place: Place) -> tuple[float, ...]:
@@ -134,48 +157,60 @@ def _costs(tensors: Mapping[str, Tensor], place: Place) -> tuple[float, ...]:
 
 @dataclass(slots=True)
 class BasisMeter:
-    """Gathers what one (layer, role) shows over a few prompts, and makes a basis of it.
+    """Gathers what one (layer, role) shows over a few prompts, and makes bases of it.
 
-    heads, size: of its tensors, channels = heads x size. Memory: two matrices per head, however many steps there are.
+    blocks, size: of its tensors, channels = blocks x size. Memory: two matrices a block, however many steps there are.
     """
 
-    heads: int
+    blocks: int
     size: int
     _residuals: Tensor = field(init=False)
     _gradients: Tensor = field(init=False)
     _loudness: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._residuals = torch.zeros(self.heads, self.size, self.size, dtype=torch.float64)
+        self._residuals = torch.zeros(self.blocks, self.size, self.size, dtype=torch.float64)
         self._gradients = torch.zeros_like(self._residuals)
 
     def _moment(self, rows_RC: Tensor) -> Tensor:
-        rows_HRD = rows_RC.double().reshape(-1, self.heads, self.size).transpose(0, 1)
-        return (rows_HRD.mT @ rows_HRD).cpu()
+        rows_BRD = rows_RC.double().reshape(-1, self.blocks, self.size).transpose(0, 1)
+        return (rows_BRD.mT @ rows_BRD).cpu()
 
     def add(self, residual_RC: Tensor) -> None:
         """Take in one closed-loop residual, [rows, channels]; every step counts alike, loud or quiet."""
-        moment_HDD = self._moment(residual_RC) / max(residual_RC.shape[0], 1)
-        loudness = float(moment_HDD.diagonal(dim1=1, dim2=2).mean())
+        moment_BDD = self._moment(residual_RC) / max(residual_RC.shape[0], 1)
+        loudness = float(moment_BDD.diagonal(dim1=1, dim2=2).mean())
         if loudness > 0:
-            self._residuals += moment_HDD / loudness
+            self._residuals += moment_BDD / loudness
             self._loudness.append(loudness)
 
     def weigh(self, gradient_RC: Tensor) -> None:
         """Take in how the model's output answers to errors of this tensor: gradients, [rows, channels]."""
         self._gradients += self._moment(gradient_RC)
 
-    def basis(self) -> Basis:
-        """Return the basis; usual amplitudes are those of a step of median loudness.
+    def basis(self, size: int | None = None) -> Basis:
+        """Return the basis in blocks of `size` channels, or of all that the meter's have; usual amplitudes are those
+        of a step of median loudness.
 
         Without gradients an error costs the same in every direction. Raises ValueError before any `add` of a residual
-        that is not zero.
+        that is not zero, and for a size that the meter's blocks are no multiple of.
         """
+        size = self.size if size is None else size
+        if not 0 < size <= self.size or self.size % size:
+            raise ValueError(f"basis, size: expected a divisor of {self.size}, got {size}")
         if not self._loudness:
             raise ValueError("basis: expected at least one residual that is not zero, got none")
-        even_HDD = self._residuals / len(self._loudness)
-        alike = torch.eye(self.size, dtype=torch.float64).repeat(self.heads, 1, 1)
-        forward, inverse = basis_from_moments(even_HDD, self._gradients if bool(self._gradients.any()) else alike)
-        energies_HD = (forward.double().mT @ even_HDD @ forward.double()).diagonal(dim1=1, dim2=2)
+        even_BDD = _diagonal_blocks(self._residuals, size) / len(self._loudness)
+        alike = torch.eye(size, dtype=torch.float64).expand_as(even_BDD)
+        weighed = bool(self._gradients.any())
+        forward, inverse = basis_from_moments(even_BDD, _diagonal_blocks(self._gradients, size) if weighed else alike)
+        energies_BD = (forward.double().mT @ even_BDD @ forward.double()).diagonal(dim1=1, dim2=2)
         loudness = sorted(self._loudness)[len(self._loudness) // 2]
-        return Basis(forward, inverse, energy_codes((energies_HD * loudness).flatten().float()))
+        return Basis(forward, inverse, energy_codes((energies_BD * loudness).flatten().float()))
+
+
+def _diagonal_blocks(matrices_BDD: Tensor, size: int) -> Tensor:
+    """[blocks, D, D] -> [blocks x D / size, size, size]: what lies on the diagonals."""
+    blocks, width, _ = matrices_BDD.shape
+    cut = matrices_BDD.view(blocks, width // size, size, width // size, size)
+    return cut.diagonal(dim1=1, dim2=3).permute(0, 3, 1, 2).reshape(-1, size, size)

@@ -35,7 +35,22 @@ from thinwire.runtime.model import LoadedModel, load_model
 from thinwire.runtime.process import ExitCode, die_with_parent
 from thinwire.runtime.reference import call_arguments
 
-PROMPTS = ("crying face", "tulip", "automobile", "butterfly")
+PROMPTS = (
+    "crying face",
+    "tulip",
+    "automobile",
+    "butterfly",
+    "blue heart",
+    "fox face",
+    "banana",
+    "basketball and hoop",
+    "hamburger",
+    "flag of france",
+    "light bulb",
+    "christmas tree",
+)
+COST_PROMPTS = 4
+WIDEST_BLOCK = 256
 _FIRST_SEED = 500
 _ALONE = 1
 """Which of COST_MILLIBITS a place is coded at, the rest exact."""
@@ -52,8 +67,10 @@ class Plan:
     steps: int
     guidance_scale: float
     pixels: int
-    cost_prompts: int = 2
+    cost_prompts: int = COST_PROMPTS
     """How many of the prompts the costs are measured on; 0 measures none, and every place gets the same rate."""
+    widest_block: int = WIDEST_BLOCK
+    """Channels of the widest block of heads that a basis turns together."""
 
 
 def calibrate(plan: Plan) -> Calibration:
@@ -96,24 +113,25 @@ class _Measuring:
         seen = (Moment(), self.model.family.attention_modules(transformer), kernel)
         weighed = range(min(plan.cost_prompts, len(plan.prompts)))
         self.total = len(plan.prompts) * plan.steps
-        found = BasisAttention(*seen, plan.guidance_scale)
+        found = BasisAttention(*seen, plan.guidance_scale, plan.widest_block)
         for number in range(len(plan.prompts)):
             self._sampled("bases", number, found)
         bases = found.bases()
+        widest = {place: sizes[0] for place, sizes in bases.items()}
         recipe = (
             f"{len(plan.prompts)} prompts, {plan.steps} steps, {self.side} pixels, guidance {plan.guidance_scale:g}"
         )
         if not weighed:
             return Calibration(model_fingerprint(plan.folder), recipe, bases)
         self.total += len(weighed) * plan.steps * (2 + len(bases))
-        curves = CurveAttention(*seen, bases, [TransformRung(rate) for rate in COST_MILLIBITS])
+        curves = CurveAttention(*seen, widest, [TransformRung(rate) for rate in COST_MILLIBITS])
         for number in weighed:
             self._sampled("curves", number, curves)
         alone = COST_MILLIBITS[_ALONE]
         costs = dict.fromkeys(bases, 0.0)
         for number in weighed:
             exact = self._sampled("exact picture", number, None)
-            for place, basis in bases.items():
+            for place, basis in widest.items():
                 what = f"layer {place[0]}, {place[1].name.lower()}"
                 coded = self._sampled(what, number, AloneAttention(*seen, place, basis, TransformRung(alone)))
                 energy = float((coded - exact).double().square().mean())
@@ -171,7 +189,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=28)
     parser.add_argument("--guidance", type=float, default=3.0)
     parser.add_argument("--pixels", type=int, default=0)
-    parser.add_argument("--cost-prompts", type=int, default=2)
+    parser.add_argument("--cost-prompts", type=int, default=COST_PROMPTS)
+    parser.add_argument("--widest-block", type=int, default=WIDEST_BLOCK)
     asked = parser.parse_args(arguments)
     configure_log(0)
     plan = Plan(
@@ -182,6 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asked.guidance,
         asked.pixels,
         asked.cost_prompts,
+        asked.widest_block,
     )
     try:
         calibrate(plan)

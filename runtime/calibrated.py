@@ -1,6 +1,7 @@
 """The calibration that a run uses: found beside the model or named, checked, and the same on every rank."""
 
 from collections.abc import Collection
+from operator import itemgetter
 from pathlib import Path
 
 import structlog
@@ -41,8 +42,9 @@ def load_calibration(folder: Path, named: str, shape: AttentionShape) -> tuple[C
 def _require_places(path: Path, calibration: Calibration, shape: AttentionShape) -> None:
     for layer in range(shape.layers):
         for role in ROLES:
-            basis = calibration.bases.get((layer, role))
-            if basis is None or basis.channels != shape.heads * shape.head_dim:
+            bases = calibration.bases.get((layer, role), ())
+            channels = {basis.channels for basis in bases}
+            if channels != {shape.heads * shape.head_dim} or bases[-1].size != shape.head_dim:
                 raise CalibrationError(
                     f"{path}: expected a basis of {shape.heads} heads of {shape.head_dim} for layer {layer}, "
                     f"{role.name}; calibrate this model"
@@ -79,7 +81,7 @@ def agree_on_calibration(world: World, folder: Path, named: str, shape: Attentio
 def identity_of(calibration: Calibration) -> str:
     """Return what differs wherever two calibrations would code differently."""
     parts: Collection[str] = [
-        f"{layer}.{role}:{basis.tag}:{calibration.costs.get((layer, role))!r}"
-        for (layer, role), basis in sorted(calibration.bases.items())
+        f"{layer}.{role}:{[basis.tag for basis in bases]}:{calibration.costs.get((layer, role))!r}"
+        for (layer, role), bases in sorted(calibration.bases.items(), key=itemgetter(0))
     ]
     return ";".join(parts)

@@ -8,6 +8,7 @@
 Tensors: [B, H, S, D] as attention takes them; [rows, channels] as the codec does.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,11 +35,31 @@ from thinwire.runtime.exchange.moment import Moment
 from thinwire.runtime.steps import follow
 
 PROBE_EVERY_STEPS = 4
+_WHOLE = (Role.KEY, Role.VALUE)
+"""What also travels with all heads at once; queries and outputs only do between ranks that share the heads out."""
 
 
 def rows_of(tensor_BHSD: torch.Tensor) -> torch.Tensor:
     """[B, H, S, D] -> [B x S, H x D], contiguous."""
     return tensor_BHSD.transpose(1, 2).flatten(0, 1).flatten(1).contiguous()
+
+
+def block_sizes(role: Role, heads: int, head_size: int, widest: int) -> tuple[int, ...]:
+    """Return the sizes of blocks, in channels, that a place needs bases for, the widest first.
+
+    Ranks that share out the heads (Ulysses) send each other a half, a quarter, ... of them. For each of these, and for
+    all heads where the role travels so, it is the widest block of whole heads that divides them and the block before,
+    and has at most `widest` channels. The last one is a single head.
+    """
+    shares = [heads] if role in _WHOLE else [heads // 2 if heads % 2 == 0 else 1]
+    while shares[-1] % 2 == 0:
+        shares.append(shares[-1] // 2)
+    counts = [shares[0]]
+    for share in (*shares, 1):
+        divided = math.gcd(share, counts[-1])
+        fitting = [count for count in range(1, divided + 1) if divided % count == 0 and count * head_size <= widest]
+        counts.append(max(fitting, default=1))
+    return tuple(head_size * count for count in dict.fromkeys(counts[1:]))
 
 
 class Loop:
@@ -131,10 +152,15 @@ class WatchedAttention(TorchFunctionMode):
 
 @dataclass
 class BasisAttention(WatchedAttention):
-    """Gathers residuals of a closed loop at 2 bits, and gradients of the guided prediction."""
+    """Gathers residuals of a closed loop at 2 bits, and gradients of the guided prediction.
+
+    widest: channels of the widest block that a basis may turn together.
+    """
 
     guidance_scale: float
+    widest: int
     meters: dict[Place, BasisMeter] = field(default_factory=dict)
+    sizes: dict[Place, tuple[int, ...]] = field(default_factory=dict)
     loops: dict[Place, Loop] = field(default_factory=dict)
     leaves: dict[Place, torch.Tensor] | None = None
 
@@ -158,8 +184,10 @@ class BasisAttention(WatchedAttention):
         if loop is None:
             loop = self.loops[place] = Loop(place, rows_RC, self.kernel)
         else:
-            meter = self.meters.setdefault(place, BasisMeter(heads, size))
-            meter.add((rows_RC - loop.prediction()).float())
+            if place not in self.meters:
+                sizes = self.sizes[place] = block_sizes(place[1], heads, size, self.widest)
+                self.meters[place] = BasisMeter(heads * size // sizes[0], sizes[0])
+            self.meters[place].add((rows_RC - loop.prediction()).float())
         return loop.travel(rows_RC, BITS2).view(batch, tokens, heads, size).transpose(1, 2)
 
     def left(self, module: Any, args: Any, kwargs: Any) -> None:
@@ -182,9 +210,12 @@ class BasisAttention(WatchedAttention):
                 self.meters[place].weigh(rows_of(gradient_BHSD))
         self.leaves = None
 
-    def bases(self) -> dict[Place, Basis]:
-        """Return what was found."""
-        return {place: meter.basis().in_half_precision() for place, meter in self.meters.items()}
+    def bases(self) -> dict[Place, tuple[Basis, ...]]:
+        """Return what was found, for each size of block, the widest first."""
+        return {
+            place: tuple(meter.basis(size).in_half_precision() for size in self.sizes[place])
+            for place, meter in self.meters.items()
+        }
 
 
 @dataclass
@@ -209,8 +240,8 @@ class CurveAttention(WatchedAttention):
             if (place, rung) not in self.loops:
                 self.loops[place, rung] = Loop(place, rows_RC, self.kernel, basis)
             error_RC = rows_RC - self.loops[place, rung].travel(rows_RC, rung)
-            error_RHD = error_RC.float().view(error_RC.shape[0], basis.forward.shape[0], -1)
-            sums[index] += float(torch.einsum("rhd,hde->rhe", error_RHD, basis.forward).double().square().sum())
+            error_RBD = error_RC.float().view(error_RC.shape[0], -1, basis.size)
+            sums[index] += float(torch.einsum("rbd,bde->rbe", error_RBD, basis.forward).double().square().sum())
         return tensor_BHSD
 
 

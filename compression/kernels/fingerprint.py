@@ -22,8 +22,7 @@ from thinwire.compression.transform.basis import Basis
 if TYPE_CHECKING:
     from thinwire.compression.kernels.base import Kernel
 
-_ROWS, _HEADS, _HEAD_SIZE = 67, 3, 7
-_CHANNELS = _HEADS * _HEAD_SIZE
+_ROWS, _CHANNELS = 67, 42
 _TRANSFORMS = (RAW, *(TransformRung(rate) for rate in (1_000, 500, 3_000)))
 _TRANSFORMS_ALL_THROUGH = tuple(TransformRung(rate) for rate in (5_000, 250, 6_000, 1_250))
 # Low rank is left out: its encoder asks LAPACK, whose bits are the machine's own; what it sends decodes alike anywhere.
@@ -38,7 +37,8 @@ class _Case:
     order: int
     base_format: BaseFormat
     rungs: tuple[Rung, ...] = (RAW, *LADDER[1:], *LADDER)
-    calibrated: bool = False
+    block_size: int = 0
+    """Of its basis; 0 for none."""
 
 
 _CASES = (
@@ -46,16 +46,16 @@ _CASES = (
     _Case(torch.bfloat16, 1, BaseFormat.INT8),
     _Case(torch.float16, 2, BaseFormat.INT8),
     _Case(torch.float32, 0, BaseFormat.FULL),
-    _Case(torch.float32, 2, BaseFormat.FULL, _TRANSFORMS, calibrated=True),
-    _Case(torch.bfloat16, 2, BaseFormat.INT8, _TRANSFORMS_ALL_THROUGH, calibrated=True),
+    _Case(torch.float32, 2, BaseFormat.FULL, _TRANSFORMS, block_size=7),
+    _Case(torch.bfloat16, 2, BaseFormat.INT8, _TRANSFORMS_ALL_THROUGH, block_size=42),
     _Case(torch.float32, 1, BaseFormat.FULL, _BEYOND_THE_LADDER),
 )
 
 
-def _basis() -> Basis:
+def _basis(block_size: int) -> Basis:
     """Any matrices serve; these have few bits, so that they are the same everywhere."""
-    index = torch.arange(_HEADS * _HEAD_SIZE * _HEAD_SIZE, dtype=torch.int64)
-    forward = ((index * 48_271 % 129 - 64).float() / 64).view(_HEADS, _HEAD_SIZE, _HEAD_SIZE)
+    index = torch.arange(_CHANNELS * block_size, dtype=torch.int64)
+    forward = ((index * 48_271 % 129 - 64).float() / 64).view(-1, block_size, block_size)
     return Basis(forward, forward.mT.contiguous(), torch.zeros(_CHANNELS, dtype=torch.int16))
 
 
@@ -72,7 +72,7 @@ def fingerprint_of(kernel: "Kernel", device: torch.device = torch.device("cpu"))
     """Return `codec-` and eight hexadecimal digits: of what it computes on a device."""
     crc = 0
     for case in _CASES:
-        basis = _basis().on(device) if case.calibrated else None
+        basis = _basis(case.block_size).on(device) if case.block_size else None
         state = StreamState(_ROWS, _CHANNELS, case.order, case.base_format, device, basis)
         coder = kernel.bind(state, case.dtype)
         stream = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)

@@ -52,7 +52,7 @@ def transform_tables() -> TransformTables:
 
 class _Basis(ctypes.Structure):
     _fields_ = (
-        ("heads", ctypes.c_int64),
+        ("blocks", ctypes.c_int64),
         ("size", ctypes.c_int64),
         ("padded", ctypes.c_int64),
         ("forward", ctypes.c_void_p),
@@ -66,15 +66,15 @@ class _Basis(ctypes.Structure):
 
 
 class BoundBasis:
-    """A stream's basis as the library wants it: [heads, size, size rounded up to 16]."""
+    """A stream's basis as the library wants it: [blocks, size, size rounded up to 16]."""
 
     def __init__(self, basis: Basis) -> None:
-        heads, size, _ = basis.forward.shape
+        blocks, size, _ = basis.forward.shape
         lanes = -size % LANES
         self._basis = basis
         self._before: RungMemory | None = None
         self._kept = tuple(pad(part, (0, lanes)).contiguous() for part in (basis.forward, basis.inverse))
-        self._call = _Basis(heads=heads, size=size, padded=size + lanes, tag=basis.tag)
+        self._call = _Basis(blocks=blocks, size=size, padded=size + lanes, tag=basis.tag)
         self._call.forward, self._call.inverse = (part.data_ptr() for part in self._kept)
         self.at = ctypes.addressof(self._call)
 

@@ -12,14 +12,14 @@ from thinwire.compression.transform import trellis
 _ROWS_AT_ONCE = 16
 
 
-def times(x_RC: Tensor, matrices_HDD: Tensor) -> Tensor:
-    """[rows, heads x D], [heads, D, D] -> [rows, heads x D] float32: each head's slice times its matrix."""
-    heads, size, _ = matrices_HDD.shape
+def times(x_RC: Tensor, matrices_BDD: Tensor) -> Tensor:
+    """[rows, blocks x D], [blocks, D, D] -> [rows, blocks x D] float32: each block's slice times its matrix."""
+    blocks, size, _ = matrices_BDD.shape
     rows, channels = x_RC.shape
     out_RC = torch.empty(rows, channels, device=x_RC.device)
     padded = 1 << max(size - 1, 0).bit_length()
-    passes.times_pass[(-(-rows // _ROWS_AT_ONCE), heads)](
-        x_RC, matrices_HDD, out_RC, rows, channels, SIZE=size, PADDED=padded, ROWS=_ROWS_AT_ONCE, **EXACT
+    passes.times_pass[(-(-rows // _ROWS_AT_ONCE), blocks)](
+        x_RC, matrices_BDD, out_RC, rows, channels, SIZE=size, PADDED=padded, ROWS=_ROWS_AT_ONCE, **EXACT
     )
     return out_RC
 

@@ -11,17 +11,17 @@ import triton.language as tl
 
 
 @triton.jit
-def times_pass(x_RC, matrix_HDD, out_RC, rows, channels, SIZE: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr):
-    """Multiply each head's slice by its matrix: products are added to 0 in the order of the slice's channels."""
+def times_pass(x_RC, matrix_BDD, out_RC, rows, channels, SIZE: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr):
+    """Multiply each block's slice by its matrix: products are added to 0 in the order of the slice's channels."""
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    head = tl.program_id(1)
+    block = tl.program_id(1)
     column = tl.arange(0, PADDED)
     total = tl.zeros((ROWS, PADDED), tl.float32)
     for k in range(SIZE):
-        x = tl.load(x_RC + row * channels + head * SIZE + k, mask=row < rows, other=0.0)
-        weight = tl.load(matrix_HDD + (head * SIZE + k) * SIZE + column, mask=column < SIZE, other=0.0)
+        x = tl.load(x_RC + row * channels + block * SIZE + k, mask=row < rows, other=0.0)
+        weight = tl.load(matrix_BDD + (block * SIZE + k) * SIZE + column, mask=column < SIZE, other=0.0)
         total = total + x[:, None] * weight[None, :]
-    at = row[:, None] * channels + head * SIZE + column[None, :]
+    at = row[:, None] * channels + block * SIZE + column[None, :]
     tl.store(out_RC + at, total, mask=(row[:, None] < rows) & (column[None, :] < SIZE))
 
 

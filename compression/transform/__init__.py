@@ -1,1 +1,1 @@
-"""Transform coding of residuals: a basis per head, bits where the energy is, scales as changes from the last step."""
+"""Transform coding of residuals: bits where the energy is, in a basis per block of channels; scales as changes."""

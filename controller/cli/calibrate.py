@@ -19,6 +19,8 @@ from thinwire.controller.manifest.preflight.model_folder import CALIBRATION_FILE
 from thinwire.controller.manifest.refusal import ManifestError
 
 _FEWEST_STEPS = 4
+_COST_PROMPTS = 4
+_WIDEST_BLOCK = 256
 _BAD_INPUT = 2
 
 
@@ -28,7 +30,14 @@ _BAD_INPUT = 2
 @click.option("--steps", default=28, help="Denoising steps of each picture.")
 @click.option("--guidance", default=3.0, help="Guidance scale.")
 @click.option("--pixels", default=0, help="Side of the pictures; 0 takes the model's own.")
-@click.option("--cost-prompts", default=2, help="Prompts that costs are measured on; 0: every place the same rate.")
+@click.option(
+    "--cost-prompts", default=_COST_PROMPTS, help="Prompts that costs are measured on; 0: every place the same rate."
+)
+@click.option(
+    "--widest-block",
+    default=_WIDEST_BLOCK,
+    help="Channels that a basis turns together at most: more find more, and take longer to code.",
+)
 @click.option(
     "--output", type=click.Path(path_type=Path), help=f"File to write; default: {CALIBRATION_FILE} in the model."
 )
@@ -39,6 +48,7 @@ def calibrate(
     guidance: float,
     pixels: int,
     cost_prompts: int,
+    widest_block: int,
     output: Path | None,
 ) -> None:
     """Measure bases and costs of MODEL, the name of a bundled model or a folder, and write them beside it.
@@ -49,6 +59,8 @@ def calibrate(
         raise Refused(f"--steps: expected {_FEWEST_STEPS} or more, got {steps}; raise it")
     if cost_prompts < 0:
         raise Refused(f"--cost-prompts: expected 0 or more, got {cost_prompts}; raise it")
+    if widest_block < 1:
+        raise Refused(f"--widest-block: expected 1 or more, got {widest_block}; raise it")
     if importlib.util.find_spec("torch") is None:
         raise Refused("expected torch and diffusers here, got none; run `pip install 'thinwire[runtime]'`")
     source: ModelSource = FolderModel(model) if Path(model).is_dir() else BundledModel(model)
@@ -59,7 +71,7 @@ def calibrate(
     output = (output or Path(str(folder)) / CALIBRATION_FILE).absolute()
     command = [sys.executable, "-m", "thinwire.runtime.calibrate", str(folder), "--output", str(output)]
     command += ["--steps", str(steps), "--guidance", str(guidance), "--pixels", str(pixels)]
-    command += ["--cost-prompts", str(cost_prompts)]
+    command += ["--cost-prompts", str(cost_prompts), "--widest-block", str(widest_block)]
     for prompt in prompts:
         command += ["--prompt", prompt]
     _run(command)

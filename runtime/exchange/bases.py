@@ -40,7 +40,7 @@ class Bases:
         place = (layer, role)
         basis = self.made.get((place, index))
         if basis is None:
-            whole = self.calibration.bases[place]
-            heads = whole.forward.shape[0] // len(self.ulysses_ranks)
-            basis = self.made[place, index] = whole.of_heads(index * heads, heads).on(self.device)
+            channels = self.calibration.bases[place][0].channels // len(self.ulysses_ranks)
+            basis = self.calibration.basis(place, index * channels, channels).on(self.device)
+            self.made[place, index] = basis
         return basis

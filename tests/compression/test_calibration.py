@@ -3,7 +3,15 @@ import torch
 from safetensors.torch import save_file
 
 from tests.compression.transform.test_transform_rungs import calibrated
-from thinwire.compression import BasisMeter, Calibration, CalibrationError, Role, TransformRung, allocate
+from thinwire.compression import (
+    BasisMeter,
+    Calibration,
+    CalibrationError,
+    Role,
+    TensorError,
+    TransformRung,
+    allocate,
+)
 
 
 def example():
@@ -11,7 +19,7 @@ def example():
     return Calibration(
         "model-1",
         "12 prompts",
-        {place: calibrated(size=size) for size, place in enumerate(places, start=5)},
+        {place: (calibrated(heads=1, size=3 * size), calibrated(size=size)) for size, place in enumerate(places, 5)},
         {place: (16.0, 8.0, 4.0, 2.0, number) for number, place in enumerate(places, start=1)},
     )
 
@@ -22,8 +30,8 @@ def test_a_calibration_survives_its_file(tmp_path):
     loaded = Calibration.load(path, "model-1")
     assert loaded.recipe == "12 prompts"
     assert loaded.costs == example().costs
-    for place, basis in example().bases.items():
-        assert loaded.bases[place].tag == basis.tag
+    for place, bases in example().bases.items():
+        assert [basis.tag for basis in loaded.bases[place]] == [basis.tag for basis in bases]
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
@@ -55,11 +63,12 @@ def test_a_missing_file_is_refused(tmp_path):
         Calibration.load(tmp_path / "none.safetensors", "model-1")
 
 
-METADATA = {"format": "thinwire-calibration", "version": "2", "model": "model-1"}
+METADATA = {"format": "thinwire-calibration", "version": "3", "model": "model-1"}
+BASIS = ("forward", "inverse", "codes")
 PARTS = {
-    "layer.0.key.forward": torch.eye(4)[None],
-    "layer.0.key.inverse": torch.eye(4)[None],
-    "layer.0.key.codes": torch.zeros(4, dtype=torch.int16),
+    "layer.0.key.4.forward": torch.eye(4)[None],
+    "layer.0.key.4.inverse": torch.eye(4)[None],
+    "layer.0.key.4.codes": torch.zeros(4, dtype=torch.int16),
 }
 
 
@@ -67,15 +76,22 @@ PARTS = {
     ("metadata", "change", "said"),
     [
         ({"format": "pt"}, {}, "format: expected thinwire-calibration, got pt"),
-        ({"version": "1"}, {}, "version: expected 2, got 1"),
-        ({}, {"layer.0.key.codes": None}, "expected whole bases"),
-        ({}, {"layer.0.key.codes": torch.zeros(5, dtype=torch.int16)}, "basis, codes"),
-        ({}, {"layer.0.key.inverse": torch.full((1, 4, 4), float("nan"))}, "basis, inverse: expected finite"),
+        ({"version": "1"}, {}, "version: expected 3, got 1"),
+        ({}, {"layer.0.key.4.codes": None}, "expected whole bases"),
+        ({}, {"layer.0.key.4.codes": torch.zeros(5, dtype=torch.int16)}, "basis, codes"),
+        ({}, {"layer.0.key.4.inverse": torch.full((1, 4, 4), float("nan"))}, "basis, inverse: expected finite"),
         ({}, {"layer.0.key.costs": torch.ones(4)}, "costs: expected 5 positive numbers"),
         ({}, {"layer.0.key.costs": torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0])}, "costs: expected 5 positive numbers"),
         ({}, {"layer.0.key.costs": torch.full((5,), float("nan"))}, "costs: expected 5 positive numbers"),
-        ({}, {"layer.x.key.forward": torch.eye(4)[None]}, "expected names like"),
-        ({}, {"layer.0.soul.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"layer.x.key.4.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"layer.0.key.x.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"layer.0.key.forward": torch.eye(4)[None]}, "expected names like"),
+        ({}, {"layer.0.soul.4.forward": torch.eye(4)[None]}, "expected names like"),
+        (
+            {},
+            {f"layer.0.key.8.{name}": PARTS[f"layer.0.key.4.{name}"].clone() for name in BASIS},
+            "blocks of 8 channels, got 4",
+        ),
         ({}, {"forward.forward": torch.eye(4)[None]}, "expected names like"),
     ],
 )
@@ -100,6 +116,38 @@ def test_a_meter_keeps_no_step_by_itself():
         meter.add(torch.randn(16, 8, generator=generator))
     kept = [value for value in (getattr(meter, name) for name in meter.__slots__) if isinstance(value, torch.Tensor)]
     assert sum(tensor.numel() for tensor in kept) == 2 * 2 * 4 * 4
+
+
+def test_a_meter_s_narrower_blocks_are_what_a_narrower_meter_finds():
+    wide, narrow = BasisMeter(2, 6), BasisMeter(4, 3)
+    generator = torch.Generator().manual_seed(0)
+    for meter_takes in [(BasisMeter.add, 5), (BasisMeter.weigh, 3)]:
+        take, times = meter_takes
+        for _ in range(times):
+            rows = torch.randn(40, 12, generator=generator) * torch.arange(1, 13)
+            take(wide, rows)
+            take(narrow, rows)
+    assert wide.basis(3).tag == narrow.basis().tag
+    assert wide.basis().forward.shape == (2, 6, 6)
+
+
+@pytest.mark.parametrize("size", [0, 4, 12])
+def test_blocks_that_a_meter_s_are_no_multiple_of_are_refused(size):
+    meter = BasisMeter(2, 6)
+    meter.add(torch.ones(4, 12))
+    with pytest.raises(ValueError, match=f"expected a divisor of 6, got {size}"):
+        meter.basis(size)
+
+
+def test_channels_are_coded_in_the_widest_blocks_that_they_are_whole_ones_of():
+    place = (0, Role.KEY)
+    wide, narrow = example().bases[place]
+    calibration = Calibration("m", "", {place: (wide, narrow)})
+    assert calibration.basis(place, 0, 15) is not narrow
+    assert calibration.basis(place, 0, 15).tag == wide.tag
+    assert calibration.basis(place, 5, 10).tag == narrow.of_channels(5, 10).tag
+    with pytest.raises(TensorError, match="expected blocks of 5 out of 15, got 3 to 8"):
+        calibration.basis(place, 3, 5)
 
 
 def test_steps_count_alike_and_the_usual_amplitude_is_of_the_median_step():

@@ -1,5 +1,5 @@
 /* Transform rungs, operation by operation as thinwire/compression/rungs/transform.py; rows and channels are not 0. */
-enum { ROWS_AT_ONCE = 8, SAMPLED_EVERY_ROWS = 8 };
+enum { ROWS_AT_ONCE = 8, COLUMNS_AT_ONCE = 2, SAMPLED_EVERY_ROWS = 8 };
 enum { LOUDNESS, EVEN, EVEN_BLOCK, AMPLITUDE, INVERSE_AMPLITUDE = AMPLITUDE + 4, CHOSEN = INVERSE_AMPLITUDE + 4,
        TRANSFORM_COLUMNS };
 
@@ -26,27 +26,35 @@ typedef struct {
 
 INLINE float *extra(const job_t *j, int which) { return j->ts->columns + which * j->pitch; }
 
-/* Multiply `count` rows by a head's matrix: products are added to 0 in the order of k, or of `list`. What lies past the
- * head is overwritten by the next head. Terms that are zero change no sum, so a list may leave them out. */
-INLINE void times_head(const float *x, int64_t x_pitch, int64_t pitch, const float *matrix, int64_t padded, const int32_t *list,
-                       int64_t terms, int64_t base, float *out, int count) {
-    for (int64_t column = 0; column < padded; column += LANES) {
-        V sum[ROWS_AT_ONCE] = {{0}};
-        for (int64_t term = 0; term < terms; term++) {
-            const int64_t at = list ? list[term] : base + term;
-            const V weights = load(matrix + (at - base) * padded + column);
-            for (int r = 0; r < count; r++) sum[r] += x[r * x_pitch + at] * weights;
-        }
-        for (int r = 0; r < count; r++) store(out + r * pitch + base + column, sum[r]);
+/* Multiply `count` rows by `width` columns of a block's matrix: products are added to 0 in the order of k, or of `list`.
+ * Terms that are zero change no sum, so a list may leave them out. */
+INLINE void times_columns(const float *x, int64_t x_pitch, int64_t pitch, const float *matrix, int64_t padded, const int32_t *list,
+                          int64_t terms, int64_t base, float *out, int count, int width) {
+    V sum[ROWS_AT_ONCE][COLUMNS_AT_ONCE] = {{{0}}};
+    for (int64_t term = 0; term < terms; term++) {
+        const int64_t at = list ? list[term] : base + term;
+        V weights[COLUMNS_AT_ONCE];
+        for (int c = 0; c < width; c++) weights[c] = load(matrix + (at - base) * padded + c * LANES);
+        for (int r = 0; r < count; r++)
+            for (int c = 0; c < width; c++) sum[r][c] += x[r * x_pitch + at] * weights[c];
     }
+    for (int r = 0; r < count; r++)
+        for (int c = 0; c < width; c++) store(out + r * pitch + c * LANES, sum[r][c]);
 }
 
+/* What lies past a block is overwritten by the next one. */
 INLINE void times(const job_t *j, const float *x, int64_t x_pitch, const float *matrices, int sparse, float *out, int count) {
     const basis_t *b = j->basis;
-    for (int64_t head = 0; head < b->heads; head++) {
-        const int64_t start = sparse ? j->ts->start[head] : 0, end = sparse ? j->ts->start[head + 1] : b->size;
-        times_head(x, x_pitch, j->pitch, matrices + head * b->size * b->padded, b->padded, sparse ? j->ts->natural + start : NULL,
-                   end - start, head * b->size, out, count);
+    for (int64_t block = 0; block < b->blocks; block++) {
+        const int64_t start = sparse ? j->ts->start[block] : 0, end = sparse ? j->ts->start[block + 1] : b->size;
+        const int32_t *list = sparse ? j->ts->natural + start : NULL;
+        const int64_t base = block * b->size, wide = b->padded - b->padded % (COLUMNS_AT_ONCE * LANES);
+        const float *matrix = matrices + base * b->padded;
+        for (int64_t column = 0; column < wide; column += COLUMNS_AT_ONCE * LANES)
+            times_columns(x, x_pitch, j->pitch, matrix + column, b->padded, list, end - start, base, out + base + column, count,
+                          COLUMNS_AT_ONCE);
+        if (wide < b->padded)
+            times_columns(x, x_pitch, j->pitch, matrix + wide, b->padded, list, end - start, base, out + base + wide, count, 1);
     }
 }
 
@@ -167,13 +175,13 @@ static int64_t read_amplitudes(const job_t *j, const uint8_t *payload, int64_t p
 static void allocate(job_t *j, int64_t available_bytes) {
     const transform_scratch_t *ts = j->ts;
     const int64_t channels = j->s->channels;
-    int64_t head = 0, coded = 0;
+    int64_t block = 0, coded = 0;
     bits_per_component(j->tc, j->basis->component, channels, j->s->rows, available_bytes, ts->order, ts->bits);
     for (int64_t i = 0; i < channels; i++) {
-        if (i == head * j->basis->size) ts->start[head++] = (int32_t)coded;
+        if (i == block * j->basis->size) ts->start[block++] = (int32_t)coded;
         if (ts->bits[i]) ts->natural[coded++] = (int32_t)i;
     }
-    ts->start[head] = (int32_t)coded;
+    ts->start[block] = (int32_t)coded;
     j->coded = 0;
     for (int bits = MAX_BITS; bits > 0; bits--) {
         for (int64_t i = 0; i < channels; i++)

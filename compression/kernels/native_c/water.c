@@ -9,8 +9,8 @@ typedef struct {
 } transform_tables_t;
 
 typedef struct {
-    int64_t heads, size, padded;
-    const float *forward, *inverse; /* [heads, size, padded], padded = size rounded up to 16, with zeros */
+    int64_t blocks, size, padded;
+    const float *forward, *inverse; /* [blocks, size, padded], padded = size rounded up to 16, with zeros */
     const int16_t *component_before, *token_before;
     int16_t *component, *token; /* written by every call; of use after DONE */
     int64_t tag;

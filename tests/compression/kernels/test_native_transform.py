@@ -21,25 +21,25 @@ from thinwire.compression.transform.trellis import BLOCK_ROWS
 
 RATES = (250, 500, 1_000, 2_000, 3_000, 4_500, 6_000)
 shapes = st.tuples(st.integers(0, 70), st.integers(1, 4), st.integers(1, 20)) | st.sampled_from(
-    [(1, 1, 1), (1, 3, 16), (128, 3, 64), (129, 2, 33), (0, 2, 4), (5, 1, 0), (64, 1, 17)]
+    [(1, 1, 1), (1, 3, 16), (128, 3, 64), (129, 2, 33), (0, 2, 4), (5, 1, 0), (64, 1, 17), (40, 1, 192), (9, 2, 80)]
 )
 rungs = st.sampled_from([TransformRung(rate) for rate in RATES]) | st.sampled_from(LADDER)
 
 
-def basis_for(heads, size, seed=0):
+def basis_for(blocks, size, seed=0):
     """An arbitrary basis with a steep spectrum; whether it is a good one does not matter here."""
     generator = torch.Generator().manual_seed(seed)
-    rotation = torch.linalg.qr(torch.randn(heads, size, size, generator=generator)).Q
+    rotation = torch.linalg.qr(torch.randn(blocks, size, size, generator=generator)).Q
     steep = torch.exp2(-torch.arange(size) * 8 / max(size, 1))
-    codes = energy_codes((steep * steep).repeat(heads))
+    codes = energy_codes((steep * steep).repeat(blocks))
     return Basis((rotation * steep).contiguous(), (rotation.mT / steep[:, None]).contiguous(), codes)
 
 
 def pair(shape, dtype, order, form, encoder, decoder):
-    rows, heads, size = shape
-    said = {"order": order, "base_format": form, "basis": basis_for(heads, size)}
+    rows, blocks, size = shape
+    said = {"order": order, "base_format": form, "basis": basis_for(blocks, size)}
     ends = ((StreamEncoder, encoder), (StreamDecoder, decoder))
-    return tuple(end(STREAM, rows, heads * size, dtype, kernel=kernel_named(name), **said) for end, name in ends)
+    return tuple(end(STREAM, rows, blocks * size, dtype, kernel=kernel_named(name), **said) for end, name in ends)
 
 
 def check_alike(shape, dtype, order, form, sequence, tensors, key_frames=()):
@@ -66,8 +66,8 @@ def check_alike(shape, dtype, order, form, sequence, tensors, key_frames=()):
     seeds,
 )
 def test_transform_rungs_write_the_bits_of_the_reference(shape, dtype, order, form, sequence, key_frames, seed):
-    rows, heads, size = shape
-    tensors = drifting(rows, heads * size, dtype, len(sequence), seed)
+    rows, blocks, size = shape
+    tensors = drifting(rows, blocks * size, dtype, len(sequence), seed)
     check_alike(shape, dtype, order, form, sequence, tensors, key_frames)
 
 
@@ -89,9 +89,9 @@ def test_kernels_agree_across_blocks_of_the_trellis(rows):
 )
 def test_kernels_agree_when_magnitudes_jump_and_changes_do_not_fit(shape, order, form, factors, rate, seed):
     """Loud and silent steps after each other, and rows of unlike loudness: more changes than may be said."""
-    rows, heads, size = shape
+    rows, blocks, size = shape
     loudness = torch.exp2(torch.arange(rows) % 7 * 3.0 - 9)[:, None]
-    tensors = drifting(rows, heads * size, torch.float32, len(factors), seed)
+    tensors = drifting(rows, blocks * size, torch.float32, len(factors), seed)
     scaled = [x * factor * loudness for x, factor in zip(tensors, factors, strict=True)]
     check_alike(shape, torch.float32, order, form, [TransformRung(rate)] * len(factors), scaled)
 

@@ -21,6 +21,7 @@ from thinwire.compression.allocation import Demand
 from thinwire.compression.calibration import COST_MILLIBITS
 from thinwire.runtime import calibrated
 from thinwire.runtime.calibrate import PROMPTS, Plan, calibrate
+from thinwire.runtime.calibrating import block_sizes
 from thinwire.runtime.exchange.meter import Operation
 from thinwire.runtime.exchange.rates import OFF_MILLIBITS, TRANSFORMS, RateTable
 from thinwire.runtime.exchange.traffic import Flow, Traffic
@@ -35,9 +36,10 @@ def made_up(model: str, scale: float = 1.0) -> Calibration:
     generator = torch.Generator().manual_seed(0)
     bases = {}
     for place in product(range(LAYERS), calibrated.ROLES):
-        meter = BasisMeter(HEADS, SIZE)
+        sizes = block_sizes(place[1], HEADS, SIZE, widest=256)
+        meter = BasisMeter(HEADS * SIZE // sizes[0], sizes[0])
         meter.add(torch.randn(64, HEADS * SIZE, generator=generator))
-        bases[place] = meter.basis().in_half_precision()
+        bases[place] = tuple(meter.basis(size).in_half_precision() for size in sizes)
     costs = {
         place: tuple(scale * 4.0**number * 2.0 ** (-rate / 250) for rate in COST_MILLIBITS)
         for number, place in enumerate(bases)
@@ -171,6 +173,25 @@ def test_every_choice_is_named_by_its_own_price() -> None:
         assert table.rung(price) is rung
 
 
+@pytest.mark.parametrize(
+    ("role", "heads", "size", "widest", "sizes"),
+    [
+        (Role.KEY, 8, 24, 256, (192, 96, 48, 24)),
+        (Role.VALUE, 8, 24, 100, (96, 48, 24)),
+        (Role.QUERY, 8, 24, 256, (96, 48, 24)),
+        (Role.KEY, 24, 128, 256, (256, 128)),
+        (Role.OUTPUT, 12, 64, 256, (192, 64)),
+        (Role.KEY, 12, 64, 256, (256, 128, 64)),
+        (Role.KEY, 3, 8, 4, (8,)),
+        (Role.OUTPUT, 3, 8, 256, (8,)),
+    ],
+)
+def test_blocks_are_the_widest_that_every_share_of_the_heads_can_be_cut_into(
+    role: Role, heads: int, size: int, widest: int, sizes: tuple[int, ...]
+) -> None:
+    assert block_sizes(role, heads, size, widest) == sizes
+
+
 def test_no_prompt_that_is_measured_is_calibrated_with() -> None:
     assert not set(PROMPTS) & set(MEASURED)
 
@@ -184,6 +205,9 @@ def test_calibrating_measures_every_place_and_says_how_far_it_is(
     calibrate(Plan(folder, output, ("a red heart",), steps=4, guidance_scale=3.0, pixels=64))
     loaded = Calibration.load(output, model_fingerprint(folder))
     assert set(loaded.bases) == set(product(range(LAYERS), calibrated.ROLES))
+    for (_, role), bases in loaded.bases.items():
+        channels, size = bases[0].channels, bases[-1].size
+        assert tuple(basis.size for basis in bases) == block_sizes(role, channels // size, size, widest=256)
     assert set(loaded.costs) == set(loaded.bases)
     assert all(cost > 0 for costs in loaded.costs.values() for cost in costs)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
