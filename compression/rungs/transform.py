@@ -26,7 +26,7 @@ MIN_MILLIBITS, MAX_MILLIBITS = 250, 6_000
 KEY_FRAME_MILLIBITS = 3_000
 LARGEST_ENERGY = 2.0**110
 TOKEN_LIMIT = 40
-_BEND_BITS = 5
+_BEND_BITS = 3
 """From here on pictures gain less from a bit: at 6 bits they come nearly as near as with int8, never nearer."""
 
 _LEADER = struct.Struct("<HhBB")  # basis tag, common change of components, Rice parameters of components and of tokens
@@ -65,7 +65,7 @@ class TransformRung(Rung):
             )
         object.__setattr__(self, "name", f"transform-{self.millibits}")
         bits = self.millibits / 1000
-        halvings = 2.6 * min(bits, _BEND_BITS) + 1.1 * max(bits - _BEND_BITS, 0)
+        halvings = 3.4 * min(bits, _BEND_BITS) + 1.5 * max(bits - _BEND_BITS, 0)
         object.__setattr__(self, "distortion", 1.4 * 2.0**-halvings)
         object.__setattr__(self, "carries_key_frames", self.millibits >= KEY_FRAME_MILLIBITS)
 

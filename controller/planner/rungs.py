@@ -11,7 +11,7 @@ from dataclasses import dataclass
 HEADER_BYTES = 40
 _TOP_BYTES = 4
 _LEADER_BYTES = 6
-_BEND_BITS = 5
+_BEND_BITS = 3
 OFF = "off"
 OFF_MILLIBITS = 16_000
 """From this rate on nothing is coded, whatever the model's width."""
@@ -54,7 +54,7 @@ class TransformPrice(RungPrice):
     def of(cls, millibits: int) -> TransformPrice:
         """Price a rate; pictures gain less from a bit above `_BEND_BITS`."""
         bits = millibits / 1000
-        halvings = 2.6 * min(bits, _BEND_BITS) + 1.1 * max(bits - _BEND_BITS, 0)
+        halvings = 3.4 * min(bits, _BEND_BITS) + 1.5 * max(bits - _BEND_BITS, 0)
         return cls(f"transform-{millibits}", millibits, 1.4 * 2.0**-halvings)
 
     def frame_bytes(self, rows: int, channels: int) -> int:
