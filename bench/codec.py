@@ -1,9 +1,9 @@
 """Speed of the codec: bytes of tensor per second, per rung and kernel, beside a plain copy of the same tensor.
 
-Transform rungs run with a made-up basis of 64 channels a head where the width allows it: its values do not change the
-work, the spread of bits does, so tensors have a steep spectrum. One core, order-2 predictor, full bases; the least of
-many repetitions, so that a busy machine disturbs little. The rate
-counts header and scales.
+Transform rungs run with made-up bases in blocks of 64 channels and of 256, or the nearest below that divide the width:
+their values do not change the work, the spread of bits does, so tensors have a steep spectrum. One core, order-2
+predictor, full bases; the least of many repetitions, so that a busy machine disturbs little. The rate counts header
+and scales.
 """
 
 import argparse
@@ -39,7 +39,7 @@ from thinwire.compression import (
     true_millibits,
 )
 
-HEAD_SIZES = (64, 48, 32, 16, 8, 1)
+WIDEST_BLOCKS = (64, 256)
 TRANSFORMS = tuple(TransformRung(millibits) for millibits in (500, 1_000, 2_000))
 STREAM = StreamId(Exchange.RING, layer=0, role=Role.KEY, branch=0, source=0)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -47,10 +47,14 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One rung on one kernel at one shape. Seconds are per call, bytes those of the uncompressed tensor."""
+    """One rung on one kernel at one shape. Seconds are per call, bytes those of the uncompressed tensor.
+
+    block_channels: of the basis; 0 for a rung that needs none.
+    """
 
     kernel: str
     rung: str
+    block_channels: int
     rows: int
     channels: int
     dtype: str
@@ -87,25 +91,36 @@ def least_seconds_of_a_series(begin: Callable[[], object], series: list[Callable
     return least
 
 
-def made_up_basis(channels: int) -> Basis:
-    size = next(size for size in HEAD_SIZES if channels % size == 0)
-    heads = channels // size
+def block_sizes(channels: int) -> dict[int, None]:
+    """Return the widest blocks within each of WIDEST_BLOCKS that the channels are whole ones of, in order."""
+    return dict.fromkeys(max(size for size in range(1, widest + 1) if channels % size == 0) for widest in WIDEST_BLOCKS)
+
+
+def made_up_basis(channels: int, block_channels: int) -> Basis:
     generator = torch.Generator().manual_seed(0)
-    rotation = torch.linalg.qr(torch.randn(heads, size, size, generator=generator)).Q.contiguous()
+    like = torch.randn(channels // block_channels, block_channels, block_channels, generator=generator)
+    rotation = torch.linalg.qr(like).Q.contiguous()
     return Basis(rotation, rotation.mT.contiguous(), torch.zeros(channels, dtype=torch.int16))
 
 
 def made_up_tensors(basis: Basis, rows: int, dtype: torch.dtype, count: int) -> list[torch.Tensor]:
-    """Independent tensors whose components fall by eight octaves within a head."""
-    size = basis.forward.shape[-1]
-    steep = torch.exp2(torch.arange(basis.channels) % size * (-8.0 / size))
+    """Independent tensors whose components fall by eight octaves within a block."""
+    steep = torch.exp2(torch.arange(basis.channels) % basis.size * (-8.0 / basis.size))
     generator = torch.Generator().manual_seed(0)
     noise = (torch.randn(rows, basis.channels, generator=generator) for _ in range(count))
     return [basis.residual(x_RC * steep).to(dtype) for x_RC in noise]
 
 
-def measure(kernel: Kernel, rung: Rung, rows: int, channels: int, dtype: torch.dtype, budget_seconds: float) -> Line:
-    basis = made_up_basis(channels)
+def measure(
+    kernel: Kernel,
+    rung: Rung,
+    block_channels: int,
+    rows: int,
+    channels: int,
+    dtype: torch.dtype,
+    budget_seconds: float,
+) -> Line:
+    basis = made_up_basis(channels, block_channels or 1)
     tensors = made_up_tensors(basis, rows, dtype, 4)
     encoder = StreamEncoder(STREAM, rows, channels, dtype, kernel=kernel, basis=basis)
     decoder = StreamDecoder(STREAM, rows, channels, dtype, kernel=kernel, basis=basis)
@@ -120,6 +135,7 @@ def measure(kernel: Kernel, rung: Rung, rows: int, channels: int, dtype: torch.d
     return Line(
         kernel.name,
         rung.name,
+        block_channels,
         rows,
         channels,
         str(dtype).removeprefix("torch."),
@@ -137,6 +153,7 @@ def show(lines: list[Line], console: Console) -> None:
         for column in (
             "kernel",
             "rung",
+            "block",
             "bits/value",
             "encode ns/value",
             "decode ns/value",
@@ -147,13 +164,14 @@ def show(lines: list[Line], console: Console) -> None:
         for column in ("encode : copy", "decode : copy", "encode, eager :", "decode, eager :"):
             table.add_column(column, justify="right")
         chosen = [line for line in lines if (line.rows, line.channels, line.dtype) == (rows, channels, dtype)]
-        references = {line.rung: line for line in chosen if line.kernel == "eager"}
+        references = {(line.rung, line.block_channels): line for line in chosen if line.kernel == "eager"}
         for line in chosen:
             values = rows * channels
-            eager = references.get(line.rung)
+            eager = references.get((line.rung, line.block_channels))
             table.add_row(
                 line.kernel,
                 line.rung,
+                str(line.block_channels or ""),
                 f"{line.millibits / 1000:.3f}",
                 f"{line.encode_seconds / values * 1e9:.2f}",
                 f"{line.decode_seconds / values * 1e9:.2f}",
@@ -185,18 +203,19 @@ def main(arguments: list[str]) -> int:
     torch.set_num_threads(1)
     kernels = [choose_kernel(name) for name in options.kernel or ("native", "eager")]
     cases = [
-        (kernel, rung, *size)
+        (kernel, rung, block, *size)
         for size in options.shape or [(144, 96), (128, 192), (1024, 3072)]
         for kernel in kernels
         for rung in (*LADDER, *TRANSFORMS)
+        for block in (block_sizes(size[1]) if rung in TRANSFORMS else (0,))
     ]
     console = Console()
     lines = []
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("codec", total=len(cases))
-        for kernel, rung, rows, channels in cases:
+        for kernel, rung, block, rows, channels in cases:
             progress.update(task, description=f"{kernel.name} {rung.name} {rows}x{channels}")
-            lines.append(measure(kernel, rung, rows, channels, DTYPES[options.dtype], options.seconds))
+            lines.append(measure(kernel, rung, block, rows, channels, DTYPES[options.dtype], options.seconds))
             progress.advance(task)
     show(lines, console)
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -148,20 +148,20 @@ def against_compactfusion(result: dict[str, Any]) -> str:
 def codec_table(result: dict[str, Any]) -> str:
     """Speed of the native kernel at the largest shape that was measured."""
     lines = [
-        "| rung | bits per value | encode GB/s | decode GB/s | encode : copy | decode : copy | encode : eager "
+        "| rung | block | bits per value | encode GB/s | decode GB/s | encode : copy | decode : copy | encode : eager "
         "| decode : eager |",
-        "|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     most = max(line["tensor_bytes"] for line in result["lines"])
     largest = [line for line in result["lines"] if line["tensor_bytes"] == most]
-    eager = {line["rung"]: line for line in largest if line["kernel"] == "eager"}
+    eager = {(line["rung"], line["block_channels"]): line for line in largest if line["kernel"] == "eager"}
     for line in largest:
         if line["kernel"] != "native":
             continue
         encode, decode, copy = (line[f"{what}_seconds"] for what in ("encode", "decode", "copy"))
-        slow = eager[line["rung"]]
+        slow = eager[line["rung"], line["block_channels"]]
         lines.append(
-            f"| {line['rung']} | {line['millibits'] / 1000:.3f} "
+            f"| {line['rung']} | {line['block_channels'] or ''} | {line['millibits'] / 1000:.3f} "
             f"| {most / encode / 1e9:.2f} | {most / decode / 1e9:.2f} "
             f"| {encode / copy:.1f} | {decode / copy:.1f} | {slow['encode_seconds'] / encode:.0f}x faster "
             f"| {slow['decode_seconds'] / decode:.0f}x faster |"
