@@ -46,7 +46,7 @@ from thinwire.compression import (
     choose_kernel,
     rung_named,
 )
-from thinwire.runtime.exchange.rates import TRANSFORMS
+from thinwire.runtime.exchange.rates import SHARES
 from thinwire.runtime.fingerprint import model_fingerprint
 
 ALLOCATED = "allocated-"
@@ -210,11 +210,11 @@ def _maker(codec: str, order: int, setting: Setting) -> MakeCodec:
     folder = Path(setting.model)
     calibration = Calibration.load(folder / CALIBRATION_FILE, model_fingerprint(folder))
     demands = [
-        calibration.demand(place, 1, TRANSFORMS)
+        calibration.demand(place, 1, SHARES)
         for place in sorted(calibration.bases)
         if place[1] in (Role.KEY, Role.VALUE)
     ]
-    allocated = allocate(rung.millibits, demands, TRANSFORMS) if codec.startswith(ALLOCATED) else None
+    allocated = allocate(rung.millibits, demands, SHARES) if codec.startswith(ALLOCATED) else None
     widest = {place: bases[0] for place, bases in calibration.bases.items()}
     return ThinwireCodec.maker(kernel, rung, key_rung, order, bases=widest, allocated=allocated)
 

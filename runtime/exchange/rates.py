@@ -5,6 +5,7 @@ of its name, which a manifest speaks of, and what really travels with headers an
 Both name it. With a calibrated model a transform rung is a budget: every (layer, role) gets a rate of its own.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -31,6 +32,16 @@ OFF_MILLIBITS = 16_000
 Allocations = Mapping[tuple[LinkClass, str], Mapping[Place, Rung]]
 """By link class and a rung's name: what codes each (layer, role) when that rung is commanded."""
 TRANSFORMS = tuple(rung for rung in CALIBRATED_LADDER if isinstance(rung, TransformRung))
+_STEP = 1.08
+_COARSEST, _FINEST = (bound(rung.millibits for rung in TRANSFORMS) for bound in (min, max))
+SHARES = tuple(
+    TransformRung(millibits)
+    for millibits in sorted(
+        {round(_COARSEST * _STEP**step) for step in range(math.floor(math.log(_FINEST / _COARSEST, _STEP)) + 1)}
+        | {rung.millibits for rung in TRANSFORMS}
+    )
+)
+"""What a (layer, role) may be given of a budget: the budgets themselves, and every 8 % a rate between."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class RateTable:
             for link_class in traffic.link_classes:
                 demands = _demands(traffic, link_class, calibration, first_layer)
                 for budget in TRANSFORMS:
-                    allocations[link_class, budget.name] = allocate(budget.millibits, demands, TRANSFORMS)
+                    allocations[link_class, budget.name] = allocate(budget.millibits, demands, SHARES)
         choices: dict[int, Rung | None] = {traffic.millibits(None, dtype): None}
         for rung in sorted(rungs, key=lambda rung: (rung.distortion, rung.millibits)):
             choices.setdefault(traffic.millibits(rung, dtype), rung)
@@ -97,7 +108,7 @@ def _demands(traffic: Traffic, link_class: LinkClass, calibration: Calibration, 
         if flow.link_class is link_class:
             values[flow.role] = values.get(flow.role, 0) + flow.values
     return [
-        calibration.demand((layer, role), count, TRANSFORMS)
+        calibration.demand((layer, role), count, SHARES)
         for layer in range(first_layer, first_layer + traffic.layers)
         for role, count in values.items()
     ]
