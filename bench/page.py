@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> int:
     overlap = json.loads((RESULTS / "overlap.json").read_text())
     planner = json.loads((RESULTS / "planner.json").read_text())
     pages = {
-        ROOT / "README.md": _between_marks(ROOT / "README.md", fidelity_table(fidelity)),
+        ROOT / "README.md": _between_marks(ROOT / "README.md", readme_section(fidelity)),
         ROOT / "docs/strategies.md": _between_marks(ROOT / "docs/strategies.md", strategies_pages(strategies, overlap)),
         ROOT / "docs/planner.md": _between_marks(ROOT / "docs/planner.md", planner_page(planner)),
         ROOT / "docs/benchmarks.md": benchmarks_page(fidelity, codec, overhead, simulate) + links_pages(links, replay),
@@ -62,6 +62,14 @@ def _between_marks(path: Path, section: str) -> str:
     """Return a page with `section` in the place of what stands between its marks."""
     before, rest = path.read_text().split(BEGIN, 1)
     return f"{before}{BEGIN}\n{section}\n{END}{rest.split(END, 1)[1]}"
+
+
+def readme_section(fidelity: dict[str, Any]) -> str:
+    return f"""{fidelity_table(fidelity)}
+
+Picture by picture against CompactFusion's codecs, at their own bits and at a share of them:
+
+{against_compactfusion(fidelity)}"""
 
 
 def strategies_pages(strategies: dict[str, Any], overlap: dict[str, Any]) -> str:
@@ -102,26 +110,26 @@ def fidelity_table(result: dict[str, Any]) -> str:
 
 
 def other_settings() -> str:
-    """What was measured beside the main setting, a table for each file, on fewer prompts."""
+    """What was measured beside the main setting, a section for each file."""
     sections = []
     for path in sorted(RESULTS.glob("fidelity-*.json")):
         result = json.loads(path.read_text())
         setting = result["setting"]
+        against = against_compactfusion(result)
         sections.append(
             f"### {setting['steps']} steps, guidance {setting['guidance']:g}, {setting['pixels']} px, "
             f"{setting['prompts']} prompts: {path.stem.removeprefix('fidelity-').replace('-', ' ')}\n\n"
-            f"{fidelity_table(result)}\n\n{_provenance(result)}"
+            + "\n\n".join(filter(None, (fidelity_table(result), against, _provenance(result))))
         )
     return "\n\n".join(sections)
 
 
 def against_compactfusion(result: dict[str, Any]) -> str:
-    """Transform rungs beside CompactFusion's codecs, at its true rate and at the shares of it that were aimed at."""
-    lines = [
-        "| CompactFusion | bits | share of its bits | transform rung | bits | gain, median | gain, worst tenth | aim "
-        "| worst tenth of ours, of theirs |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    """Transform rungs beside CompactFusion's codecs, at its true rate and at the shares of it that were aimed at.
+
+    Empty where a result has no two to compare.
+    """
+    lines = []
     kinds = list(dict.fromkeys((picture["codec"], picture["order"]) for picture in result["pictures"]))
     for paper, share, aim in AIMS:
         theirs = next((kind for kind in kinds if kind[0] == paper), None)
@@ -142,7 +150,16 @@ def against_compactfusion(result: dict[str, Any]) -> str:
             f"| {median(gains):+.1f} dB | {gains[len(gains) // 10]:+.1f} dB | {aim} "
             f"| {worst[0]:.1f}, {worst[1]:.1f} dB |"
         )
-    return "\n".join(lines)
+    if not lines:
+        return ""
+    return "\n".join(
+        [
+            "| CompactFusion | bits | share of its bits | transform rung | bits | gain, median | gain, worst tenth "
+            "| aim | worst tenth of ours, of theirs |",
+            "|---|---|---|---|---|---|---|---|---|",
+            *lines,
+        ]
+    )
 
 
 def codec_table(result: dict[str, Any]) -> str:
