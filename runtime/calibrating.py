@@ -54,12 +54,13 @@ def block_sizes(role: Role, heads: int, head_size: int, widest: int) -> tuple[in
     shares = [heads] if role in _WHOLE else [heads // 2 if heads % 2 == 0 else 1]
     while shares[-1] % 2 == 0:
         shares.append(shares[-1] // 2)
-    counts = [shares[0]]
+    sizes, count = [], shares[0]
     for share in (*shares, 1):
-        divided = math.gcd(share, counts[-1])
-        fitting = [count for count in range(1, divided + 1) if divided % count == 0 and count * head_size <= widest]
-        counts.append(max(fitting, default=1))
-    return tuple(head_size * count for count in dict.fromkeys(counts[1:]))
+        divided = math.gcd(share, count)
+        fitting = (heads for heads in range(1, divided + 1) if divided % heads == 0 and heads * head_size <= widest)
+        count = max(fitting, default=1)
+        sizes.append(count * head_size)
+    return tuple(dict.fromkeys(sizes))
 
 
 class Loop:

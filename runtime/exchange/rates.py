@@ -33,14 +33,10 @@ Allocations = Mapping[tuple[LinkClass, str], Mapping[Place, Rung]]
 """By link class and a rung's name: what codes each (layer, role) when that rung is commanded."""
 TRANSFORMS = tuple(rung for rung in CALIBRATED_LADDER if isinstance(rung, TransformRung))
 _STEP = 1.08
-_COARSEST, _FINEST = (bound(rung.millibits for rung in TRANSFORMS) for bound in (min, max))
-SHARES = tuple(
-    TransformRung(millibits)
-    for millibits in sorted(
-        {round(_COARSEST * _STEP**step) for step in range(math.floor(math.log(_FINEST / _COARSEST, _STEP)) + 1)}
-        | {rung.millibits for rung in TRANSFORMS}
-    )
-)
+_FINEST, _COARSEST = TRANSFORMS[0].millibits, TRANSFORMS[-1].millibits
+_STEPS = math.floor(math.log(_FINEST / _COARSEST, _STEP))
+_BETWEEN = (TransformRung(round(_COARSEST * _STEP**step)) for step in range(_STEPS + 1))
+SHARES = tuple(sorted({*TRANSFORMS, *_BETWEEN}, key=lambda rung: rung.millibits))
 """What a (layer, role) may be given of a budget: the budgets themselves, and every 8 % a rate between."""
 
 
